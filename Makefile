@@ -1,0 +1,83 @@
+# Each target sets up what it needs in $(VENV); a stamp file makes later runs quick. Needed on the
+# machine: Python >= 3.10, GNU make, bash, a package index that pip can reach. On Windows: GNU make
+# and Git's bash first on PATH, as on GitHub's runners.
+#
+#   PYTHON=python3.12    the interpreter of the environment (default: the first >= 3.10 on PATH)
+#   ARGS="-k recovery"   passed on to what the target runs
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+VENV ?= .venv
+ARGS ?=
+
+ifeq ($(OS),Windows_NT)
+VENV_BIN := $(VENV)/Scripts
+else
+VENV_BIN := $(VENV)/bin
+endif
+RUN := $(VENV_BIN)/python
+
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
+CANDIDATES := python3 python python3.14 python3.13 python3.12 python3.11 python3.10 py
+
+ifdef PYTHON
+# A PYTHON that was asked for replaces an environment made with another one.
+WHICH := import sys; print(sys.version, getattr(sys, 'abiflags', ''))
+ifneq ($(shell $(PYTHON) -c "$(WHICH)" 2>&1),$(shell $(RUN) -c "$(WHICH)" 2>/dev/null))
+$(shell rm -rf "$(VENV)")
+endif
+else
+PYTHON = $(shell for p in $(CANDIDATES); do \
+	"$$p" -c "$(NEW_ENOUGH)" >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+endif
+
+.PHONY: help demo test test-long test-all-pythons check bench clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | while IFS=@ read -r t d; do \
+		printf '%-26s%s\n' "$$t" "$$d"; done
+
+demo: $(VENV)/installed-demo  ## kill a writer again and again, and see that nothing acknowledged is lost
+	@$(RUN) examples/crash_recovery.py $(ARGS)
+
+test: $(VENV)/installed-test  ## the test suite, without the long tests
+	@$(RUN) -m pytest $(ARGS)
+
+test-long: $(VENV)/installed-test  ## the long tests; SEED=n repeats a run
+	@seed="$${SEED:-$$(( (RANDOM << 15) + RANDOM ))}"; \
+	echo "SEED=$$seed    (to repeat this run: make test-long SEED=$$seed)"; \
+	SEED="$$seed" $(RUN) -m pytest -m long --hypothesis-seed="$$seed" $(ARGS)
+
+test-all-pythons: $(VENV)/made  ## the test suite under every CPython 3.10 to 3.14 found here
+	@$(RUN) .ci/all_pythons.py $(ARGS)
+
+check: $(VENV)/installed-dev  ## format, lint, types, layers, doctests, links
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m ruff check .
+	@$(RUN) -m mypy
+	@$(RUN) -m pytest -q tests/test_layering.py tests/test_doctests.py tests/test_docs.py
+
+bench: $(VENV)/installed-bench  ## the benchmarks, beside other engines
+	@$(RUN) -m benches $(ARGS)
+
+clean:  ## remove the environments, builds and caches
+	rm -rf "$(VENV)" .venv .venvs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/made:
+	@test -n "$(PYTHON)" || { echo "no Python >= 3.10 found; name one: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c "$(NEW_ENOUGH)" || { echo "$(PYTHON) is not a Python >= 3.10" >&2; exit 1; }
+	@echo "making $(VENV) with $$($(PYTHON) -c 'import sys; print(sys.version.split()[0])')"
+	@$(PYTHON) -m venv --clear "$(VENV)"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check "pip>=22"
+	@touch "$@"
+
+# One stamp for each extra of pyproject.toml. (The build needs pip >= 21.3 to install in place.)
+$(VENV)/installed-%: $(VENV)/made pyproject.toml
+	@echo "installing kvstore[$*] into $(VENV)"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	@touch "$@"
