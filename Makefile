@@ -58,7 +58,10 @@ test-all-pythons: $(VENV)/made  ## the test suite under every CPython 3.10 to 3.
 check: $(VENV)/installed-dev  ## format, lint, types, layers, doctests, links
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
-	@$(RUN) -m mypy
+	@for platform in linux darwin win32; do \
+		echo "mypy, as on $$platform"; \
+		$(RUN) -m mypy --platform $$platform --cache-dir .mypy_cache/$$platform || exit 1; \
+	done
 	@$(RUN) -m pytest -q tests/test_layering.py tests/test_doctests.py tests/test_docs.py
 
 bench: $(VENV)/installed-bench  ## the benchmarks, beside other engines

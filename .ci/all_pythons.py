@@ -1,7 +1,7 @@
-"""Run the test suite under every CPython 3.10 to 3.14 of this machine, and say which were not found.
+"""Run the test suite under every CPython 3.10 to 3.14 of this machine; say which were not found.
 
-Looked for: ``python3.X`` on PATH, ``python``/``python3`` on PATH, pyenv's versions, and ``py -3.X``.
-Each version has an environment of its own, ``.venvs/3.X``. Arguments are passed on to pytest.
+Looked for: ``python3.X``, ``python3`` and ``python`` on PATH, pyenv's versions, ``py -3.X``. Each
+version has an environment of its own, ``.venvs/3.X``. Arguments are passed on to pytest.
 """
 
 from __future__ import annotations
