@@ -26,9 +26,9 @@ LAYERS: dict[str, list[list[str]]] = {
     "wal": [
         ["wal.errors", "wal.positions"],
         ["wal.files", "wal.files.*"],
-        ["wal.segments.format", "wal.config"],
+        ["wal.segments.format", "wal.config", "wal.tickets"],
         ["wal.segments", "wal.segments.*"],
-        ["wal.log_manager", "wal.checkpoint_marker"],
+        ["wal.log_manager", "wal.checkpoint_marker", "wal.leadership"],
         ["wal.group_commit", "wal.entry_writer", "wal.recovery", "wal.checkpointer"],
         ["wal.log"],
         ["wal"],
@@ -179,10 +179,9 @@ def test_arrows_go_down(module: Module) -> None:
         if imported.in_function and (module.name, target) in UPWARD_INSIDE_FUNCTIONS:
             continue
         if other > own or (other == own and not same_package(module.name, target)):
-            where = "a higher" if other > own else "its own"
+            where = f"the higher layer {other}" if other > own else "its own layer"
             upward.append(
-                f"{module.at(imported.line)}: {module.name} (layer {own}) imports {target} "
-                f"(layer {other}), of {where} layer"
+                f"{module.at(imported.line)}: {module.name} (layer {own}) imports {target}, of {where}"
             )
     assert not upward, "\n".join(upward)
 
