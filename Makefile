@@ -76,10 +76,10 @@ $(VENV)/made:
 	@$(PYTHON) -c "$(NEW_ENOUGH)" || { echo "$(PYTHON) is not a Python >= 3.10" >&2; exit 1; }
 	@echo "making $(VENV) with $$($(PYTHON) -c 'import sys; print(sys.version.split()[0])')"
 	@$(PYTHON) -m venv --clear "$(VENV)"
-	@$(RUN) -m pip install --quiet --disable-pip-version-check "pip>=22"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check "pip>=23.1"
 	@touch "$@"
 
-# One stamp for each extra of pyproject.toml. (The build needs pip >= 21.3 to install in place.)
+# One stamp for each extra of pyproject.toml.
 $(VENV)/installed-%: $(VENV)/made pyproject.toml
 	@echo "installing kvstore[$*] into $(VENV)"
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
