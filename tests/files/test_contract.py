@@ -291,6 +291,13 @@ class TestNames:
         system.create(path).close()
         assert file.read_at(0, 100) == b"still here"
 
+    def test_the_root_is_a_directory(self, system, directory):
+        root = os.path.splitdrive(directory)[0] + os.sep
+        assert system.exists(root)
+        for use in (system.open, system.create, system.remove):
+            with pytest.raises(OSError, match="Err"):
+                use(root)
+
     def test_directories(self, system, directory):
         deep = os.path.join(directory, "a", "b", "c")
         system.make_directory(deep)

@@ -64,7 +64,7 @@ class FaultyFileSystem(Faults):
 
     What it assumes of a disk is what :mod:`wal.files` says, and a sync that failed is never made up
     for by a later one: what it should have covered stays unsynced until it is written again. What
-    is in the inner file system at first, or is done to it behind the wrapper's back, is durable.
+    the inner file system holds at first is durable; write to it through this one only.
     """
 
     def __init__(

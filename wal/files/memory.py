@@ -55,7 +55,7 @@ class MemoryFileSystem:
         """Create a file that did not exist."""
         with self._lock:
             entries, name = self._place(path)
-            if name in entries:
+            if name in entries or not name:
                 raise os_error(errno.EEXIST, path)
             node = entries[name] = _Node(b"")
             return MemoryFile(node, path, writable=True)
@@ -102,7 +102,7 @@ class MemoryFileSystem:
         with self._lock:
             entries, name = self._place(path)
             if self._lock.wait_for(lambda: key not in self._held, max(timeout, 0.0)):
-                node = self._node(path) if name in entries else _Node(b"")
+                node = self._node(path) if name in entries or not name else _Node(b"")
                 node.data = pid_record(os.getpid())
                 entries[name] = node
                 self._held.add(key)
@@ -146,6 +146,8 @@ class MemoryFileSystem:
         parent, name = os.path.split(path)
         if parent in self._directories:
             return errno.ENOTDIR if name in self._directories[parent] else errno.ENOENT
+        if not name:
+            return errno.ENOENT
         return self._why_missing(parent)
 
     def _place(self, path: str) -> tuple[dict[str, _Node | None], str]:
