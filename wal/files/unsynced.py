@@ -73,7 +73,7 @@ class FileHistory:
     def write(self, tick: int, offset: int, data: bytes) -> None:
         """Note a write."""
         end = offset + len(data)
-        length = max(end, self._length())
+        former = self._length()
         for number in range(offset // SECTOR, -(-end // SECTOR)):
             at = number * SECTOR - offset
             piece = data[max(at, 0) : at + SECTOR]
@@ -83,8 +83,8 @@ class FileHistory:
             self._add(tick, number, piece)
         # Even if the length stays: to write again what a failed sync left behind the durable end
         # makes the file reach that far.
-        if data and end > len(self._durable):
-            self._lengths.add(tick, length)
+        if data and end > min(former, len(self._durable)):
+            self._lengths.add(tick, max(end, former))
 
     def resize(self, tick: int, length: int) -> None:
         """Note a truncation or an allocation. What was cut off is zeros if it comes back."""
