@@ -1,0 +1,239 @@
+"""What has been accepted and not yet written: ids, the open group, framed bytes, the segment to come.
+
+Everything here is guarded by ``lock``, the *append lock*, which is held for moments only: framing is
+done under it (a group of 64 KiB: 25 us), I/O never. A method whose name ends in ``_locked`` must be
+called with it held. What has to wait (for an open entry, for a spare segment, for checkpoints) is
+handed back as a function for the caller to call without the lock, before it tries again.
+
+The open group is kept in plain attributes, and ``room`` is the one number that an append compares: it
+is what the group can still take, and 0 whenever anything at all has to be looked at first.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from wal.config import Configuration
+from wal.errors import LogFailedError
+from wal.segments import format as fmt
+from wal.segments.format import Item
+from wal.segments.lifecycle import SegmentRegistry, segment_name
+from wal.segments.pool import SparePool
+from wal.segments.writer import GROUP_TARGET, SegmentWriter, plan_segment
+
+Wait = Callable[[], object]
+
+_LEAST_ENTRY: Final = fmt.ENTRY_BYTES + fmt.END_BYTES
+
+
+def _again() -> None:
+    """Nothing to wait for: something changed, so try again."""
+
+
+class Backlog(Protocol):
+    """What the append buffer asks of the checkpointer. Both are called with the append lock held."""
+
+    def full(self) -> bool:
+        """Whether too many segments await their checkpoint."""
+
+    def admit(self) -> Wait | None:
+        """None if one more may be sealed, else what to wait for; CheckpointError if that is in vain."""
+
+
+class AppendBuffer:
+    """The mutable heart of the write path. See the module's docstring for the rule of its lock."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        registry: SegmentRegistry,
+        pool: SparePool,
+        backlog: Backlog,
+        writer: SegmentWriter,
+        next_id: int,
+        last_id: int,
+    ) -> None:
+        self.lock = threading.Lock()
+        self.entry_turn = threading.Lock()  # held by the open entry; taken before the append lock
+        self.room = 0
+        self.items: list[Item] = []
+        self.chunks = 0
+        self.next_id = next_id
+        self.last_id = last_id  # the last committed one, but for the open group's
+        self.durable_id = last_id  # written by the leader alone
+        self.writer = writer
+        self.unwritten = [
+            writer
+        ]  # writers with something to write, oldest first; the last is active
+        self.gathered = 0  # bytes framed and not yet taken
+        self.entries = 0  # entries framed and not yet taken
+        self.entry_open = False
+        self.refusal: Exception | None = None  # why new entries are refused
+        self.failure: BaseException | None = None  # the latch
+        self.armed = False  # the flusher knows that there is something to look after
+        self.arm: Wait = lambda: None
+        self.write_out: Wait = lambda: None
+        self.buffer_bytes = configuration.buffer_bytes
+        self._configuration = configuration
+        self._directory = os.fspath(configuration.directory)
+        self._registry = registry
+        self._pool = pool
+        self._backlog = backlog
+
+    # -- accepting ---------------------------------------------------------------------------------
+
+    def make_room_locked(self, size: int, extra: int = 0) -> Wait | None:
+        """Open a group with room for ``size`` bytes of items (``extra``: framing that is not items).
+
+        None once it is open; otherwise what to wait for before the next try. Raises the refusal.
+        """
+        self.check_open_locked()
+        if self.entry_open:
+            return self._wait_for_entry
+        self.close_group_locked()
+        if self.gathered >= self.buffer_bytes:
+            return self.write_out
+        writer = self.writer
+        needed = size + extra + fmt.GROUP_OVERHEAD
+        left = writer.file_size - writer.end - fmt.GROUP_OVERHEAD - extra
+        used = writer.end > writer.header.size
+        ids_left = writer.header.id_limit - self.next_id
+        full = used and (writer.end >= self._configuration.seal_bytes or size > left)
+        if full or writer.must_seal or ids_left <= 0:
+            return self.rotate_locked(writer.header.size + needed, self.next_id)
+        if size > left:
+            return lambda: self.grow(writer, writer.end + needed)
+        room = min(left, max(size, GROUP_TARGET), ids_left * fmt.ITEM_OVERHEAD)
+        if room < size:
+            return self.rotate_locked(writer.header.size + needed, self.next_id)
+        self.room = room
+        if writer.end > writer.file_size // 2 and not writer.successor_requested:
+            writer.successor_requested = True
+            self._pool.request()
+        if not self.armed:
+            self.armed = True
+            self.arm()
+        return None
+
+    def check_open_locked(self) -> None:
+        """Raise the latch, or why new entries are refused."""
+        if self.failure is not None:
+            raise self.failed()
+        if self.refusal is not None:
+            raise self.refusal
+
+    def failed(self) -> LogFailedError:
+        """A fresh error for each that is refused: exceptions collect tracebacks."""
+        cause = self.failure
+        error = LogFailedError(
+            f"the log failed and must be reopened: {cause}", getattr(cause, "errno", None)
+        )
+        error.__cause__ = cause
+        return error
+
+    def _wait_for_entry(self) -> None:
+        with self.entry_turn:
+            pass
+
+    def grow(self, writer: SegmentWriter, length: int) -> None:
+        """Make the active segment's file longer; called without the lock.
+
+        Only for the first frame of a segment and for the open entry: nobody else writes behind its end.
+        """
+        self._pool.grow(writer.segment.file, writer.segment.path, length)
+        with self.lock:
+            writer.file_size = max(writer.file_size, length)
+
+    # -- groups and segments -----------------------------------------------------------------------
+
+    def close_group_locked(self) -> None:
+        """Frame the open group, so that its bytes have their place."""
+        self.room = 0
+        items = self.items
+        if items:
+            first_id = self.next_id - len(items)
+            self.gathered += self.writer.add_group(first_id, self.durable_id, items, self.chunks)
+            self.entries += len(items)
+            self.last_id = self.next_id - 1
+            self.items = []
+            self.chunks = 0
+
+    def witness_locked(self) -> bool:
+        """Frame an empty group that bears witness of what is durable; False where it has no place."""
+        writer = self.writer
+        self.close_group_locked()
+        room = writer.file_size - writer.end
+        blocked = self.entry_open or self.refusal or self.failure or writer.must_seal
+        if blocked or room < fmt.GROUP_OVERHEAD or self.next_id >= writer.header.id_limit:
+            return False
+        self.gathered += writer.add_group(self.next_id, self.durable_id, [], 0)
+        return True
+
+    def rotate_locked(self, length: int, first_id: int) -> Wait:
+        """Plan the next segment, for ``length`` bytes or more; entries may gather for it at once.
+
+        It is activated by the leader that writes its first bytes. Where no spare is ready, or too many
+        segments await their checkpoint, nothing has changed. Returns what to wait for.
+        """
+        old = self.writer
+        wait = self._backlog.admit()
+        if wait is not None:
+            return wait
+        spare = self._pool.take(length)
+        if spare is None:
+            return lambda: self._pool.ensure(length)
+        segment_id = max(first_id, old.header.segment_id + 1)
+        self.next_id = max(self.next_id, segment_id)
+        path = os.path.join(self._directory, segment_name(segment_id))
+        version_info = self._configuration.version_info
+        writer = plan_segment(path, spare, segment_id, self.last_id, version_info)
+        writer.predecessor = old.segment
+        self._registry.add(writer.segment)
+        self.writer = writer
+        self.unwritten.append(writer)
+        return _again
+
+    def seal_locked(self) -> Wait | int:
+        """Rotate if the active segment has entries: the id of the segment before the active one, or a wait."""
+        self.check_open_locked()
+        if self.entry_open:
+            return self._wait_for_entry
+        self.close_group_locked()
+        old = self.writer.segment
+        if old.has_entries:
+            wait = self.rotate_locked(0, self.next_id)
+            if self.writer.segment is old:
+                return wait
+        return self.writer.header.segment_id - 1
+
+    def last_committed(self) -> int:
+        """The id of the last committed entry."""
+        with self.lock:
+            return self.next_id - 1 if self.items else self.last_id
+
+    # -- entries -----------------------------------------------------------------------------------
+
+    def begin_entry_locked(self) -> Wait | int:
+        """Give out an id for a streamed entry and close the door behind it, or say what to wait for."""
+        wait = self.make_room_locked(0, _LEAST_ENTRY)
+        if wait is not None:
+            return wait
+        self.room = 0
+        self.entry_open = True
+        self.next_id += 1
+        return self.next_id - 1
+
+    def make_place_locked(self, size: int, entry_id: int) -> SegmentWriter:
+        """The writer for the first ``size`` bytes of the open entry: a fresh one where they fit better.
+
+        Only a spare that is ready is taken: otherwise the active segment grows.
+        """
+        writer = self.writer
+        used = writer.end > writer.header.size
+        crowded = writer.end + size > writer.file_size
+        if used and crowded and writer.header.segment_id < entry_id and not self._backlog.full():
+            self.rotate_locked(size, entry_id)
+        return self.writer

@@ -1,0 +1,243 @@
+"""The background thread that checkpoints sealed segments, in order.
+
+For each: ``checkpoint_to``, then the marker, then ``archive``, then (once no reader holds it) its file
+leaves its name, and may be used again. A crash between any two of these steps is harmless:
+``docs/durability.md`` has the table. What raises is kept, logged, and tried again with growing pauses.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from wal.append_buffer import AppendBuffer, Wait
+from wal.checkpoint_marker import CheckpointMarker
+from wal.errors import CheckpointError, EntryStateError, LogClosedError
+from wal.log_manager import LogManager, SealedSegment, SegmentReader
+from wal.positions import EntryId
+from wal.segments.lifecycle import Segment, SegmentRegistry, State
+from wal.segments.pool import SparePool
+
+if TYPE_CHECKING:
+    from wal.log import WriteAheadLog
+
+logger = logging.getLogger("wal.checkpointer")
+
+FIRST_PAUSE: Final = 0.05
+LONGEST_PAUSE: Final = 5.0
+
+
+class Checkpointer:
+    """One thread, a queue of segments, and a condition that guards both; never held in a callback or I/O."""
+
+    def __init__(
+        self,
+        manager: LogManager,
+        marker: CheckpointMarker,
+        registry: SegmentRegistry,
+        pool: SparePool,
+        max_sealed: int,
+    ) -> None:
+        self._manager = manager
+        self._marker = marker
+        self._registry = registry
+        self._pool = pool
+        self._max_sealed = max_sealed
+        self._changed = threading.Condition()
+        self._queue: deque[Segment] = deque()
+        self._aside: list[Segment] = []  # checkpointed and archived, waiting for readers
+        self._archived: Segment | None = None
+        self._stopping = False
+        self._hurry = False
+        self._attempts = 0
+        self.error: Exception | None = None  # of the last attempt
+        self.checkpoints = 0
+        self._buffer: AppendBuffer | None = None
+        self._log: Callable[[], WriteAheadLog | None] = lambda: None
+        self._thread = threading.Thread(target=self._run, name="wal-checkpointer", daemon=True)
+        registry.on_unpinned = self._notify
+
+    def start(self, buffer: AppendBuffer, log: Callable[[], WriteAheadLog | None]) -> None:
+        """Begin to work. ``log`` gives the log as long as it is in use."""
+        self._buffer = buffer
+        self._log = log
+        self._thread.start()
+
+    # -- asked by writers --------------------------------------------------------------------------
+
+    def enqueue(self, segment: Segment) -> None:
+        """Take over a sealed segment, of which every hook has returned."""
+        if segment.state is State.ACTIVE:
+            self._registry.become(segment, State.SEALED)
+        with self._changed:
+            self._queue.append(segment)
+            self._changed.notify_all()
+
+    def full(self) -> bool:
+        """Whether so many segments wait that writers have to."""
+        return len(self._queue) > self._max_sealed and not self.is_current()
+
+    def admit(self) -> Wait | None:
+        """None if one more segment may be sealed, else what to wait for."""
+        if not self.full():
+            return None
+        if self.error is not None:
+            raise self._failed() from self.error
+        return self._wait_for_room
+
+    def _wait_for_room(self) -> None:
+        logger.warning(
+            "%d segments await their checkpoint (max_sealed_segments is %d): writers wait",
+            len(self._queue), self._max_sealed,
+        )  # fmt: skip
+        with self._changed:
+            self._changed.wait_for(lambda: not self.full() or self.error or self._stopping)
+
+    def wait_for(self, segment_id: int, deadline: float | None = None) -> None:
+        """Wait until a segment is checkpointed; CheckpointError after a failed attempt at it or before it."""
+        if self.is_current():
+            raise EntryStateError("a checkpoint cannot wait for itself")
+        with self._changed:
+            attempts = self._attempts
+            self._hurry = True
+            self._changed.notify_all()
+            while any(segment.id <= segment_id for segment in self._queue):
+                if self.error is not None and self._attempts > attempts:
+                    raise self._failed() from self.error
+                if self._stopping:
+                    raise LogClosedError("the log was shut down before the checkpoint was made")
+                self._wait_until(deadline)
+
+    def _wait_until(self, deadline: float | None) -> None:
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise TimeoutError("the checkpoint takes longer than the timeout")
+        self._changed.wait(left)
+
+    def _failed(self) -> CheckpointError:
+        return CheckpointError(f"the last attempt to checkpoint failed: {self.error}")
+
+    def stop(self, deadline: float | None, *, drain: bool = True) -> CheckpointError | None:
+        """Checkpoint what is sealed (one last attempt), end the thread, and return what failed."""
+        with self._changed:
+            attempts = self._attempts
+            self._hurry = True
+            self._changed.notify_all()
+            while drain and self._queue and self._thread.is_alive():
+                if self.error is not None and self._attempts > attempts:
+                    break
+                self._wait_until(deadline)
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread.is_alive() and not self.is_current():
+            self._thread.join()
+        if self.error is None:
+            return None
+        failed = self._failed()
+        failed.__cause__ = self.error
+        return failed
+
+    def is_current(self) -> bool:
+        """Whether this is the calling thread."""
+        return threading.current_thread() is self._thread
+
+    def backlog(self) -> int:
+        """How many segments await their checkpoint."""
+        return len(self._queue)
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    # -- the thread --------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(self._has_work)
+                if self._stopping:
+                    return
+                segment = self._queue[0] if self._queue else None
+            try:
+                self._release_aside()
+                if segment is not None:
+                    self._checkpoint(segment)
+                    self._succeeded(segment)
+            except Exception as error:
+                self._pause_after(error)
+
+    def _has_work(self) -> bool:
+        return self._stopping or bool(self._queue) or any(not s.pins for s in self._aside)
+
+    def _succeeded(self, segment: Segment) -> None:
+        with self._changed:
+            self._queue.popleft()
+            self.error = None
+            self._attempts = 0
+            self._changed.notify_all()
+
+    def _pause_after(self, error: Exception) -> None:
+        with self._changed:
+            self.error = error
+            self._attempts += 1
+            self._hurry = False
+            pause = min(FIRST_PAUSE * 2 ** (self._attempts - 1), LONGEST_PAUSE)
+            logger.error("checkpointing failed, next try in %.2f s", pause, exc_info=error)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._stopping or self._hurry, pause)
+
+    def _checkpoint(self, segment: Segment) -> None:
+        """Every step once, in order; a repeated attempt goes on at the step that failed."""
+        shown = segment.has_entries and not segment.abandoned
+        if segment.state is State.SEALED:
+            if shown:
+                log = self._log()
+                if log is None:
+                    raise LogClosedError("the log was dropped")
+                reader = SegmentReader(segment)
+                self._manager.checkpoint_to(EntryId(segment.last_id), reader, log)
+            self._advance_marker(segment)
+            self._registry.become(segment, State.CHECKPOINTED)
+            self.checkpoints += shown
+        if shown and self._archived is not segment:
+            self._manager.archive(
+                SealedSegment(
+                    segment.id,
+                    segment.path,
+                    EntryId(segment.last_id),
+                    segment.header.version_info,
+                    segment.committed_end,
+                )
+            )
+        self._archived = segment
+        self._release(segment)
+
+    def _advance_marker(self, segment: Segment) -> None:
+        assert self._buffer is not None
+        following = self._registry.successor(segment)
+        assert following is not None  # the active one at least
+        self._marker.write(
+            checkpointed_id=max(segment.last_id, self._marker.current.checkpointed_id),
+            durable_id=self._buffer.durable_id,
+            highest_id=self._buffer.next_id - 1,
+            oldest_live=following.id,
+            newest_nonempty=self._registry.newest_nonempty(),
+            clean=None,
+        )
+
+    def _release(self, segment: Segment) -> None:
+        """Recycle a segment's file, or set it aside while readers hold it."""
+        if segment.state is not State.RELEASED and not self._registry.release(segment):
+            self._aside.append(segment)
+        else:
+            self._pool.recycle(segment)
+
+    def _release_aside(self) -> None:
+        for segment in [segment for segment in self._aside if not segment.pins]:
+            if segment.state is State.RELEASED or self._registry.release(segment):
+                self._pool.recycle(segment)
+                self._aside.remove(segment)

@@ -1,0 +1,384 @@
+"""Writing an entry piece by piece: :class:`EntryWriter` and, for chunks that stream, :class:`ChunkWriter`.
+
+The open entry is alone at the end of the log: appenders wait for ``entry_turn``, so its thread knows
+every offset, and takes the append lock only to add bytes that a leader may be about to take.
+"""
+
+from __future__ import annotations
+
+import warnings
+from threading import get_ident
+from typing import TYPE_CHECKING, Final
+
+from crc32c import crc32c
+
+from wal.config import Durability
+from wal.errors import ChunkLengthError, EntryStateError
+from wal.group_commit import IN_ENTRY, GroupCommit, as_bytes, rank_of
+from wal.positions import MAX_OFFSET, STREAMED, ChunkRecord, EntryId, LogPosition
+from wal.segments import format as fmt
+from wal.segments.writer import SegmentWriter
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from wal.files import Buffer
+    from wal.log import WriteAheadLog
+    from wal.segments.format import Item
+    from wal.tickets import OnCommit, Ticket
+
+_GROWTH: Final = 1 << 20  # a segment that an entry outgrows gets at least so much longer
+
+
+def accept_streamed(
+    commits: GroupCommit, item: Item, on_commit: OnCommit | None, rank: int
+) -> Ticket:
+    """Accept an appended entry that is too large for a group, by reference, without waiting."""
+    chunks = [item] if type(item) is bytes else item
+    framing = fmt.ENTRY_BYTES + fmt.END_BYTES + fmt.CHUNK_OVERHEAD * len(chunks)
+    with EntryWriter(commits, framing + sum(map(len, chunks))) as entry:
+        for chunk in chunks:
+            entry.write_chunk(chunk)
+        return entry.submit(on_commit, rank, item)
+
+
+class EntryWriter:
+    """An open entry. Use it as a context manager: it commits at the end and rolls back on an exception.
+
+    ``id`` is its EntryId. While it is open every other writer waits. An entry that is dropped
+    unfinished is rolled back, with a ResourceWarning.
+    """
+
+    def __init__(
+        self, commits: GroupCommit, size_hint: int = 0, log: WriteAheadLog | None = None
+    ) -> None:
+        self._done = True  # until it has begun, for __del__
+        self._log = log  # a log lives as long as its open entry
+        self._commits = commits
+        self._buffer = commits.buffer
+        self._size_hint = size_hint
+        self._writer: SegmentWriter | None = None  # from the first chunk on
+        self._header = b""
+        self._start = 0
+        self._mark = 0
+        self._crcs = bytearray()
+        self._count = 0
+        self._chunk: ChunkWriter | None = None
+        self._thread = get_ident()
+        self.id = EntryId(self._begin())
+
+    def _begin(self) -> int:
+        commits, buffer = self._commits, self._buffer
+        if commits.barred:
+            commits.check_barred()
+        buffer.entry_turn.acquire()
+        try:
+            while True:
+                with buffer.lock:
+                    begun = buffer.begin_entry_locked()
+                if isinstance(begun, int):
+                    break
+                begun()
+            commits.barred[self._thread] = IN_ENTRY
+            self._done = False
+            return begun
+        except BaseException:
+            buffer.entry_open = False
+            buffer.entry_turn.release()
+            raise
+
+    # -- chunks ------------------------------------------------------------------------------------
+
+    def write_chunk(self, data: Buffer) -> ChunkRecord:
+        """Write a whole chunk of up to 4 GiB - 1 and return its record.
+
+        Bytes are kept by reference until they are written, any other buffer is copied.
+        """
+        self._check_open()
+        body = as_bytes(data)
+        if len(body) > fmt.MAX_CHUNK:
+            raise ValueError(f"data must be below 4 GiB, not {len(body)} bytes")
+        writer = self._prepare(len(body))
+        head, offset, running = self._chunk_head(len(body))
+        crc = crc32c(body, running)
+        tail = fmt.CRC.pack(crc)
+        with self._buffer.lock:
+            self._check_latch()
+            self._buffer.gathered += writer.add(head, body, tail)
+            writer.segment.unwritten[offset] = (body, crc)
+        return self._record(offset, crc, len(body), tail)
+
+    def begin_chunk(self, length: int) -> ChunkWriter:
+        """Begin a chunk of ``length`` bytes whose data follows in pieces."""
+        self._check_open()
+        if not isinstance(length, int) or isinstance(length, bool):
+            raise TypeError(f"length must be an int, not {type(length).__name__}")
+        if not 0 <= length <= fmt.MAX_CHUNK:
+            raise ValueError(f"length must be 0 to 4 GiB - 1, not {length}")
+        writer = self._prepare(length)
+        head, offset, running = self._chunk_head(length)
+        self._chunk = ChunkWriter(self, writer, offset, length, running)
+        self._chunk._add(head)
+        return self._chunk
+
+    def _chunk_head(self, length: int) -> tuple[bytes, int, int]:
+        """A chunk's first bytes, the offset they go to, and the checksum that its data continues."""
+        assert self._writer is not None
+        head = fmt.CHUNK.pack(fmt.CHUNK_TAG, length)
+        offset = self._writer.end
+        return head, offset, fmt.chunk_crc(self._writer.seed, offset, head)
+
+    def _record(self, offset: int, crc: int, length: int, tail: bytes) -> ChunkRecord:
+        assert self._writer is not None
+        self._crcs += tail
+        self._count += 1
+        return ChunkRecord(LogPosition(self._writer.segment.id, offset, STREAMED), crc, length)
+
+    # -- room --------------------------------------------------------------------------------------
+
+    def _prepare(self, length: int) -> SegmentWriter:
+        """Have a place for a chunk: the entry's header before the first, room in the file, in memory."""
+        buffer = self._buffer
+        if buffer.gathered >= buffer.buffer_bytes:
+            buffer.write_out()
+        needed = fmt.CHUNK_OVERHEAD + length + fmt.END_BYTES
+        if self._writer is None:
+            self._open(max(self._size_hint, fmt.ENTRY_BYTES + needed))
+        writer = self._writer
+        assert writer is not None
+        self._reserve(writer, needed)
+        return writer
+
+    def _open(self, size: int) -> None:
+        """Frame the entry's header, in a fresh segment where its first chunk fits better."""
+        buffer = self._buffer
+        with buffer.lock:
+            self._check_latch()
+            writer = buffer.make_place_locked(size, self.id)
+            self._start, self._mark = writer.end, writer.mark()
+            self._header = fmt.encode_entry_header(
+                writer.header, writer.seed, writer.end, self.id, buffer.durable_id
+            )
+            buffer.gathered += writer.add(self._header)
+            self._writer = writer
+
+    def _reserve(self, writer: SegmentWriter, needed: int) -> None:
+        length = writer.end + needed
+        if length > MAX_OFFSET:
+            raise ValueError(f"the entry is too large for a segment: {length} bytes")
+        if length > writer.file_size:
+            # The bytes behind the end are this entry's own: a failure here spoils nothing.
+            length = max(length, writer.file_size + _GROWTH)
+            self._buffer.grow(writer, length)
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def commit(
+        self, durability: Durability | None = None, on_commit: OnCommit | None = None
+    ) -> EntryId:
+        """Commit the entry and return its id, once it has its durability.
+
+        Raises ChunkLengthError (and rolls back) where a chunk is still short; LogFailedError leaves the
+        entry in doubt; CallbackError means that it is committed.
+        """
+        self._check_end()
+        rank = self._commits.rank if durability is None else rank_of(durability)
+        return self._commits.wait(self.submit(on_commit, rank))
+
+    def submit(self, on_commit: OnCommit | None, rank: int, item: Item | None = None) -> Ticket:
+        """Close the entry and give it its place among the commits in flight, without waiting."""
+        buffer, commits = self._buffer, self._commits
+        try:
+            if self._writer is None:
+                self._open(fmt.ENTRY_BYTES + fmt.END_BYTES)
+            writer = self._writer
+            assert writer is not None
+            self._reserve(writer, fmt.END_BYTES)
+            end = fmt.encode_end(
+                writer.seed, self._start, self._header, bytes(self._crcs), self._count
+            )
+            with buffer.lock:
+                self._check_latch()
+                buffer.gathered += writer.add(end)
+                buffer.entries += 1
+                writer.segment.committed_end = writer.end
+                writer.segment.last_id = buffer.last_id = self.id
+                ticket = commits.enter_flight_locked(self.id, rank, on_commit, item)
+                self._done = True
+                buffer.entry_open = False
+        except BaseException:
+            self._abandon()
+            raise
+        self._leave()
+        return ticket
+
+    def rollback(self) -> None:
+        """Take the entry back: nothing of it is ever recovered, and its id is not used again."""
+        if self._done:
+            raise EntryStateError(f"entry {self.id} has ended")
+        self._abandon()
+
+    def _abandon(self) -> None:
+        """Roll back what is not committed; also on the flusher's thread, for an entry that was dropped."""
+        if self._done:
+            return
+        buffer = self._buffer
+        with buffer.lock:
+            self._done = True
+            if self._writer is not None:
+                buffer.gathered -= self._writer.drop_after(self._mark, self._start)
+            buffer.entry_open = False
+        self._leave()
+
+    def _leave(self) -> None:
+        self._commits.barred.pop(self._thread, None)
+        self._buffer.entry_turn.release()
+
+    def _check_open(self) -> None:
+        if self._done:
+            raise EntryStateError(f"entry {self.id} has ended")
+        if self._chunk is not None:
+            raise EntryStateError(f"entry {self.id} has an open chunk; close that first")
+
+    def _check_end(self) -> None:
+        chunk = self._chunk
+        if not self._done and chunk is not None and chunk.written < chunk.length:
+            self._abandon()
+            raise ChunkLengthError(chunk.length, chunk.written)
+        self._check_open()
+
+    def _check_latch(self) -> None:
+        if self._buffer.failure is not None:
+            raise self._buffer.failed()
+
+    def __enter__(self) -> EntryWriter:
+        if self._done:
+            raise EntryStateError(f"entry {self.id} has ended")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._done:
+            return
+        try:
+            if kind is None:
+                self.commit()
+        finally:
+            self._abandon()
+
+    def __del__(self) -> None:
+        if self._done:
+            return
+        # A finalizer may run inside any lock, so another thread does the rolling back.
+        warnings.warn(f"entry {self.id} was dropped unfinished", ResourceWarning, stacklevel=2, source=self)  # fmt: skip
+        self._commits.barred.pop(self._thread, None)
+        self._commits.defer(self._abandon)
+
+    def __repr__(self) -> str:
+        return f"<EntryWriter of entry {self.id}{', ended' if self._done else ''}>"
+
+
+class ChunkWriter:
+    """A chunk whose data comes in pieces; its checksum goes behind the data.
+
+    Use it as a context manager. Closing it before it has its ``length`` bytes is a ChunkLengthError,
+    and the entry is rolled back. ``record`` is its ChunkRecord once it is closed.
+    """
+
+    def __init__(
+        self, entry: EntryWriter, writer: SegmentWriter, offset: int, length: int, running: int
+    ) -> None:
+        self._entry = entry
+        self._writer = writer
+        self._offset = offset
+        self._running = running
+        self._pieces: list[bytes] = []
+        self._record: ChunkRecord | None = None
+        self.length = length
+        self.written = 0
+
+    def write(self, data: Buffer) -> int:
+        """Write the next piece; returns its length. One too long writes nothing and rolls back."""
+        entry = self._entry
+        self._check_open()
+        piece = as_bytes(data)
+        if self.written + len(piece) > self.length:
+            entry._abandon()
+            raise ChunkLengthError(self.length, self.written + len(piece))
+        buffer = entry._buffer
+        if buffer.gathered >= buffer.buffer_bytes:
+            buffer.write_out()
+        self._running = crc32c(piece, self._running)
+        self._add(piece)
+        if self._writer.taken > self._offset:
+            self._pieces.clear()  # a leader took some of it: it will be read from the file
+        else:
+            self._pieces.append(piece)
+        self.written += len(piece)
+        return len(piece)
+
+    def _add(self, piece: bytes) -> None:
+        buffer = self._entry._buffer
+        with buffer.lock:
+            self._entry._check_latch()
+            buffer.gathered += self._writer.add(piece)
+
+    @property
+    def record(self) -> ChunkRecord:
+        """The chunk's record; EntryStateError before it is closed."""
+        if self._record is None:
+            raise EntryStateError("a chunk has its record once it is closed")
+        return self._record
+
+    def close(self) -> ChunkRecord:
+        """End the chunk and return its record. Raises ChunkLengthError if it is short."""
+        if self._record is not None:
+            return self._record
+        entry = self._entry
+        self._check_open()
+        if self.written != self.length:
+            entry._abandon()
+            raise ChunkLengthError(self.length, self.written)
+        tail = fmt.CRC.pack(self._running)
+        self._add(tail)
+        self._make_readable()
+        self._record = entry._record(self._offset, self._running, self.length, tail)
+        entry._chunk = None
+        return self._record
+
+    def _make_readable(self) -> None:
+        """A chunk is read from the buffer or from the file: one that is in both goes to the file."""
+        buffer, segment = self._entry._buffer, self._writer.segment
+        with buffer.lock:
+            buffered = self._writer.taken <= self._offset
+            if buffered:
+                segment.unwritten[self._offset] = (b"".join(self._pieces), self._running)
+        if not buffered:
+            buffer.write_out()
+        self._pieces.clear()
+
+    def _check_open(self) -> None:
+        if self._entry._done:
+            raise EntryStateError(f"entry {self._entry.id} has ended")
+        if self._entry._chunk is not self:
+            raise EntryStateError("the chunk is closed")
+
+    def __enter__(self) -> ChunkWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._entry._done or self._record is not None:
+            return
+        if kind is None:
+            self.close()
+        else:
+            self._entry._abandon()

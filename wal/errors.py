@@ -1,0 +1,120 @@
+"""The errors of the log.
+
+::
+
+    WalError
+    ├── LogLockedError            another writer holds LOCK; names its pid where known
+    ├── LogClosedError            used after shutdown, or in a forked child
+    ├── LogFailedError            a write or sync failed once: the log refuses commits until reopened
+    ├── ReadOnlyLogError          a write asked of a log opened read-only
+    ├── EntryStateError           an entry used after its end, or a second one inside the first
+    ├── SegmentAllocationError    no room for a segment: that commit alone failed   (also OSError)
+    ├── CheckpointError           checkpointing failed or cannot keep up
+    ├── CallbackError             an on_commit raised; its entry is committed all the same
+    ├── CorruptLogError           damage to something acknowledged: path, offset, reason
+    ├── FormatVersionError        written by a newer version of this package
+    ├── PositionNotFoundError     the position's segment is gone, or nothing was written there
+    └── ChunkLengthError          a chunk did not get the number of bytes it announced
+
+Everything that the log itself refuses derives from :class:`WalError`. A wrong type of argument is a
+``TypeError`` and a value out of range a ``ValueError``, as everywhere in Python.
+"""
+
+from __future__ import annotations
+
+
+class WalError(Exception):
+    """Base of every error that the log raises."""
+
+
+class LogLockedError(WalError):
+    """Another writer has the log open. ``path`` is the lock file, ``pid`` its holder or None."""
+
+    def __init__(self, path: str, pid: int | None = None) -> None:
+        self.path = path
+        self.pid = pid
+        holder = f"process {pid}" if pid is not None else "another process"
+        super().__init__(f"{path}: the log is locked by {holder}")
+
+
+class LogClosedError(WalError):
+    """The log was shut down, or it belongs to the parent of this forked process."""
+
+
+class LogFailedError(WalError):
+    """A write or a sync failed. The log refuses every later commit until it is reopened.
+
+    The failure is kept as ``__cause__``; its ``errno`` is repeated here (None where it had none). A
+    commit that raised this is *in doubt*: after reopening its entry is there whole or not at all.
+    """
+
+    def __init__(self, message: str, errno: int | None = None) -> None:
+        self.errno = errno
+        super().__init__(message)
+
+
+class ReadOnlyLogError(WalError):
+    """A log opened with ``read_only=True`` was asked to write."""
+
+
+class EntryStateError(WalError):
+    """An entry was used out of turn: after its end, from inside another one, or with a chunk open."""
+
+
+class SegmentAllocationError(WalError, OSError):
+    """There was no room to prepare a segment. Only the commit that raised it is affected."""
+
+    def __init__(self, path: str, cause: OSError) -> None:
+        OSError.__init__(self, cause.errno, f"no room for a segment ({cause.strerror})", path)
+
+    def __str__(self) -> str:
+        return OSError.__str__(self)
+
+
+class CheckpointError(WalError):
+    """``checkpoint_to`` or ``archive`` failed (``__cause__``), or writers outran a failing checkpoint."""
+
+
+class CallbackError(WalError):
+    """The ``on_commit`` of ``entry_id`` raised (``__cause__``). The entry is committed nevertheless."""
+
+    def __init__(self, entry_id: int) -> None:
+        self.entry_id = entry_id
+        super().__init__(
+            f"the on_commit callback of entry {entry_id} raised; the entry is committed"
+        )
+
+
+class CorruptLogError(WalError):
+    """Something acknowledged is damaged. Nothing is repaired in place; see ``python -m wal salvage``."""
+
+    def __init__(self, path: str, offset: int, reason: str) -> None:
+        self.path = path
+        self.offset = offset
+        self.reason = reason
+        super().__init__(f"{path}: damaged at offset {offset}: {reason}")
+
+
+class FormatVersionError(WalError):
+    """The file has a format version that this package does not know."""
+
+    def __init__(self, path: str, version: int, supported: int) -> None:
+        self.path = path
+        self.version = version
+        self.supported = supported
+        super().__init__(
+            f"{path}: format version {version}; this package reads version {supported}"
+        )
+
+
+class PositionNotFoundError(WalError, LookupError):
+    """The position (or the entries asked for) is no longer, or never was, in the log."""
+
+
+class ChunkLengthError(WalError, ValueError):
+    """A streamed chunk got more or fewer bytes than it announced; its entry is rolled back."""
+
+    def __init__(self, announced: int, written: int) -> None:
+        self.announced = announced
+        self.written = written
+        super().__init__(f"a chunk of {announced} bytes was announced, {written} were written")

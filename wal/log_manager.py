@@ -1,0 +1,143 @@
+"""What a log asks of its owner: the :class:`LogManager` and the values it is handed."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from wal.errors import CorruptLogError
+from wal.positions import EntryId
+from wal.segments.lifecycle import Segment
+from wal.segments.reader import Entry
+
+if TYPE_CHECKING:
+    from wal.log import WriteAheadLog
+
+
+class Recovery(enum.Enum):
+    """What to do with a segment that a former process left."""
+
+    RECOVER = "recover"
+    """Hand its entries to ``recover``, and later to ``checkpoint_to``."""
+    ABANDON = "abandon"
+    """Pass over it: its entries go to nobody. Its file is renamed, and recycled when its turn comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveredSegment:
+    """A segment found at opening, of which the manager decides."""
+
+    segment_id: int
+    version_info: bytes
+    """The bytes of ``Configuration.version_info`` when the segment was begun (``b""`` if unreadable)."""
+    path: str
+    first_after: EntryId
+    """The last committed entry before this segment."""
+    last_id: EntryId
+    """The last committed entry in it that could be read."""
+    damage: CorruptLogError | None = None
+    """What is wrong with it. RECOVER raises this; ABANDON gives the segment up and goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealedSegment:
+    """A checkpointed segment that is about to be recycled: copy the file, do not link or move it."""
+
+    segment_id: int
+    path: str
+    last_id: EntryId
+    version_info: bytes
+    length: int
+    """The bytes in use, from the start of the file."""
+
+
+class SegmentReader:
+    """The entries of a sealed segment, oldest first; may be iterated more than once.
+
+    Raises CorruptLogError, from the iteration, where the file does not hold what was committed to it.
+    """
+
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment
+
+    @property
+    def segment_id(self) -> int:
+        """The segment's id."""
+        return self._segment.id
+
+    @property
+    def path(self) -> str:
+        """The segment's file."""
+        return self._segment.path
+
+    @property
+    def last_id(self) -> EntryId:
+        """The last entry's id."""
+        return EntryId(self._segment.last_id)
+
+    def __iter__(self) -> Iterator[Entry]:
+        segment, source = self._segment, self._segment.source
+        start, last = segment.header.size, segment.header.previous_last_id
+        for frame in source.frames(start, segment.committed_end, last):
+            yield from source.entries(frame)
+            start, last = frame.end, max(last, frame.last_id)
+        if last != segment.last_id:
+            reason = f"entries {last + 1} to {segment.last_id} cannot be read"
+            raise CorruptLogError(segment.path, start, reason)
+
+
+class LogManager:
+    """Subclass this to keep a state of your own in step with a log.
+
+    The log calls ``should_recover_segment`` and ``recover`` while it opens, on the opening thread, and
+    ``checkpoint_to`` and ``archive`` afterwards, on its checkpointer's thread. Both ``recover`` and
+    ``checkpoint_to`` must be idempotent by EntryId: after a crash they see the same entries again.
+    """
+
+    def should_recover_segment(self, segment: RecoveredSegment) -> Recovery:
+        """Whether to recover a segment that a former process left. By default: always."""
+        return Recovery.RECOVER
+
+    def recover(self, entry: Entry) -> None:
+        """Take over one committed entry. Called in EntryId order, for each that no checkpoint covers."""
+        raise NotImplementedError
+
+    def checkpoint_to(self, last_id: EntryId, entries: SegmentReader, log: WriteAheadLog) -> None:
+        """Make your own state durable up to ``last_id``; when this returns the segment may be recycled.
+
+        ``entries`` are those of the segment, each of which is committed, and its ``on_commit`` has
+        returned. Anything raised keeps the segment; the call is repeated with growing pauses.
+        """
+        raise NotImplementedError
+
+    def archive(self, segment: SealedSegment) -> None:
+        """Keep a copy of a segment before it is recycled. May be called again after a crash."""
+
+    def committed(self, entry_id: EntryId, segment_id: int, chunks: Sequence[bytes]) -> None:
+        """Like ``on_commit``, for every appended entry: one hook instead of a closure for each.
+
+        ``chunks`` is the list that was appended; it is called before the entry's own ``on_commit``.
+        """
+
+
+class LogVoid(LogManager):
+    """Recovers nothing and keeps nothing: what a former process left is recycled.
+
+    >>> import wal
+    >>> log = wal.Configuration("d", file_system=wal.files.MemoryFileSystem()).open(wal.LogVoid())
+    >>> log.append([b"x"])
+    1
+    >>> log.shutdown()
+    """
+
+    def should_recover_segment(self, segment: RecoveredSegment) -> Recovery:
+        """Always :attr:`Recovery.ABANDON`."""
+        return Recovery.ABANDON
+
+    def recover(self, entry: Entry) -> None:
+        """Not called: nothing is recovered."""
+
+    def checkpoint_to(self, last_id: EntryId, entries: SegmentReader, log: WriteAheadLog) -> None:
+        """Do nothing: there is no state to keep."""

@@ -1,0 +1,170 @@
+"""A log opened beside its live writer: recovers and reads, takes no lock, writes nothing.
+
+What the writer does meanwhile (rotate, checkpoint, recycle) can make a reading fail that is not
+damage; so a reading counts only if every header is still the same after it, and one that failed is
+repeated from the listing, with a pause, before it is called damage.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from typing import Final, NoReturn
+
+from wal.config import Configuration, Durability
+from wal.errors import CorruptLogError, LogClosedError, ReadOnlyLogError
+from wal.log import WriteAheadLog
+from wal.log_manager import LogManager
+from wal.positions import EntryId
+from wal.reading import LogReader
+from wal.recovery import Judgement
+from wal.segments.lifecycle import Segment, SegmentRegistry, State
+from wal.segments.reader import Frame
+from wal.statistics import CommitCounters, LogStats, make_stats
+from wal.tickets import OnCommit
+
+_ATTEMPTS: Final = 20
+_PAUSE: Final = 0.005
+
+
+def judge_beside_writer(configuration: Configuration) -> Judgement:
+    """A reading that no writer disturbed; CorruptLogError if none could be had."""
+    directory = os.fspath(configuration.directory)
+    files = configuration.file_system
+    if not files.exists(directory):
+        raise FileNotFoundError(2, "no log to open", directory)
+    for attempt in range(_ATTEMPTS):
+        last = attempt == _ATTEMPTS - 1
+        try:
+            judgement = Judgement(files, directory, read_only=True)
+            judgement.read()
+        except (CorruptLogError, FileNotFoundError):
+            if last:
+                raise
+            time.sleep(_PAUSE)
+            continue
+        if judgement.problem() is None and not _disturbed(judgement):
+            return judgement
+        if last:
+            return judgement
+        judgement.close()
+        time.sleep(_PAUSE)
+    raise AssertionError("unreachable")
+
+
+def _disturbed(judgement: Judgement) -> bool:
+    """Whether a segment was recycled while it was read."""
+    for scanned in judgement.scanned:
+        segment = scanned.segment
+        if segment is not None:
+            now = segment.file.read_at(0, segment.header.size)
+            if now != segment.header.encode():
+                return True
+    return False
+
+
+def open_read_only(configuration: Configuration, manager: LogManager) -> ReadOnlyLog:
+    """Open the log as it stands; entries that a power loss could still undo are not shown."""
+    judgement = judge_beside_writer(configuration)
+    try:
+        for scanned in judgement.consult(manager):
+            scanned.abandoned = True
+            if scanned.segment is not None:
+                scanned.segment.abandoned = True
+        judgement.show(manager)
+    except BaseException:
+        judgement.close()
+        raise
+    return ReadOnlyLog(configuration, judgement)
+
+
+class ReadOnlyLog(WriteAheadLog):
+    """What a log held when it was opened. Every writing method raises ReadOnlyLogError."""
+
+    def __init__(self, configuration: Configuration, judgement: Judgement) -> None:
+        self.configuration = configuration
+        self._registry = SegmentRegistry()
+        self._durable_id = min(judgement.last_id, judgement.evidence)
+        self._checkpointed_id = judgement.marker.checkpointed_id
+        self._reader = LogReader(self._registry)
+        for scanned in judgement.scanned:
+            segment = scanned.segment
+            if segment is not None:
+                _limit(segment, scanned.frames, judgement.evidence)
+                self._registry.add(segment)
+
+    def begin_entry(self) -> NoReturn:
+        """Raises ReadOnlyLogError."""
+        raise _refusal()
+
+    def append(
+        self,
+        chunks: Iterable[bytes],
+        on_commit: OnCommit | None = None,
+        durability: Durability | None = None,
+    ) -> NoReturn:
+        """Raises ReadOnlyLogError."""
+        raise _refusal()
+
+    def submit(
+        self,
+        chunks: Iterable[bytes],
+        on_commit: OnCommit | None = None,
+        durability: Durability | None = None,
+    ) -> NoReturn:
+        """Raises ReadOnlyLogError."""
+        raise _refusal()
+
+    def checkpoint_active(self, wait: bool = False) -> NoReturn:
+        """Raises ReadOnlyLogError."""
+        raise _refusal()
+
+    def sync(self) -> None:
+        """Nothing to do: what is shown is durable."""
+        self._reader.check_usable()
+
+    @property
+    def last_entry_id(self) -> EntryId:
+        """The last entry that is shown."""
+        return EntryId(self._durable_id)
+
+    @property
+    def durable_entry_id(self) -> EntryId:
+        """The last entry that is shown."""
+        return EntryId(self._durable_id)
+
+    def stats(self) -> LogStats:
+        """Where the log stands; it has done nothing."""
+        segments = list(self._registry)
+        last, checkpointed = self._durable_id, self._checkpointed_id
+        return make_stats(
+            CommitCounters(),
+            segments_active=0,
+            segments_sealed=len(segments),
+            last_entry_id=last,
+            durable_entry_id=last,
+            checkpointed_entry_id=checkpointed,
+        )
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        """Close the files. Idempotent."""
+        if self._reader.closed is None:
+            self._reader.closed = LogClosedError("the log was shut down")
+            self._registry.close()
+
+
+def _limit(segment: Segment, frames: list[Frame], evidence: int) -> None:
+    """Show nothing of a segment that a power loss could still undo."""
+    segment.become(State.SEALED)
+    if segment.last_id <= evidence:
+        return
+    segment.end, segment.last_id = segment.header.size, segment.header.previous_last_id
+    for frame in frames:
+        if frame.last_id <= evidence:
+            segment.end, segment.last_id = frame.end, max(segment.last_id, frame.last_id)
+    segment.committed_end = segment.durable_end = segment.end
+
+
+def _refusal() -> ReadOnlyLogError:
+    return ReadOnlyLogError("the log is open read-only")

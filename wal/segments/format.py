@@ -1,0 +1,262 @@
+"""The bytes of a segment file, and nothing else: pure functions between bytes and values.
+
+``docs/wal-format.md`` is the same on one page, with a real segment decoded field by field. Reader and
+writer share what is in this module, and no more.
+
+Every CRC-32C but the header's continues from the checksum of (salt, segment id, file offset of the
+frame or chunk). So the bytes of an earlier life of the file, of another file, or of another place in
+this one never pass, nor does a payload that holds frames of its own log.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Union
+
+import msgpack
+from crc32c import crc32c
+
+from wal.errors import CorruptLogError, FormatVersionError
+from wal.files import Buffer
+
+MAGIC: Final = b"WALS"
+VERSION: Final = 1
+
+HEADER: Final = struct.Struct("<4sBBHQQQQQ16s")
+ENTRY: Final = struct.Struct("<4sBQQ")  # mark, tag, entry id, durable id; then the crc
+CHUNK: Final = struct.Struct("<BI")  # tag, length; then the data and its crc
+END: Final = struct.Struct("<BI")  # tag, chunk count; then the crc
+GROUP: Final = struct.Struct("<4sBQQIII")  # mark, tag, first id, durable id, count, chunks, length
+CRC: Final = struct.Struct("<I")
+
+ENTRY_BYTES: Final = ENTRY.size + CRC.size
+CHUNK_OVERHEAD: Final = CHUNK.size + CRC.size
+END_BYTES: Final = END.size + CRC.size
+GROUP_BYTES: Final = GROUP.size + CRC.size
+GROUP_OVERHEAD: Final = GROUP_BYTES + 5 + CRC.size
+"""What a group frame adds to its items: its header, the outer array's, the payload's crc."""
+ITEM_OVERHEAD: Final = 5
+"""What an item (a bin, or an array of bins) can add to its bytes, each chunk of an array as much again."""
+
+MAX_GROUP_PAYLOAD: Final = 256 << 10
+MAX_CHUNK: Final = (1 << 32) - 1
+
+ENTRY_TAG: Final = 1
+CHUNK_TAG: Final = 2
+END_TAG: Final = 3
+GROUP_TAG: Final = 4
+
+Item = Union[bytes, "list[bytes]"]
+"""An appended entry in a group: the one chunk itself, or the list of its chunks."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentHeader:
+    """The first bytes of a segment file."""
+
+    segment_id: int
+    previous_last_id: int
+    id_limit: int
+    file_size: int
+    version_info: bytes = b""
+    created_unix_ns: int = field(default_factory=time.time_ns)
+    salt: bytes = field(default_factory=lambda: fresh_salt())
+
+    @property
+    def mark(self) -> bytes:
+        """The four bytes that every entry's and group's frame in this segment begins with."""
+        return self.salt[:4]
+
+    @property
+    def size(self) -> int:
+        """Where the first frame begins."""
+        return HEADER.size + len(self.version_info) + CRC.size
+
+    @property
+    def seed(self) -> int:
+        """The checksum that a frame's own begins from, before the frame's offset is added."""
+        return crc32c(self.salt + self.segment_id.to_bytes(8, "little"))
+
+    def encode(self) -> bytes:
+        """The header as it stands in the file."""
+        head = HEADER.pack(
+            MAGIC,
+            VERSION,
+            len(self.version_info),
+            0,
+            self.segment_id,
+            self.previous_last_id,
+            self.id_limit,
+            self.file_size,
+            self.created_unix_ns,
+            self.salt,
+        )
+        body = head + self.version_info
+        return body + CRC.pack(crc32c(body))
+
+
+MAX_HEADER_BYTES: Final = HEADER.size + 255 + CRC.size
+
+
+def fresh_salt() -> bytes:
+    """16 random bytes of which the first four are not all zero (a zeroed file holds no mark)."""
+    while True:
+        salt = os.urandom(16)
+        if any(salt[:4]):
+            return salt
+
+
+def decode_header(path: str, data: bytes) -> SegmentHeader:
+    """Read a header from the first bytes of a file.
+
+    Raises CorruptLogError for anything but a whole valid header, and FormatVersionError for a valid one
+    of another version (every version keeps the place of the version byte and of the checksum).
+    """
+    if len(data) < HEADER.size + CRC.size:
+        raise CorruptLogError(
+            path, 0, f"the file ends inside the segment header ({len(data)} bytes)"
+        )
+    magic, version, info_length, zero, *numbers, salt = HEADER.unpack_from(data)
+    end = HEADER.size + info_length
+    if magic != MAGIC or len(data) < end + CRC.size:
+        raise CorruptLogError(path, 0, "not a segment header")
+    if CRC.unpack_from(data, end)[0] != crc32c(data[:end]):
+        raise CorruptLogError(path, 0, "the segment header's checksum does not match")
+    if version != VERSION:
+        raise FormatVersionError(path, version, VERSION)
+    segment_id, previous_last_id, id_limit, file_size, created = numbers
+    sound = not zero and any(salt[:4]) and previous_last_id < segment_id < id_limit
+    if not sound:
+        raise CorruptLogError(path, 0, "the segment header contradicts itself")
+    return SegmentHeader(
+        segment_id, previous_last_id, id_limit, file_size, data[HEADER.size : end], created, salt
+    )
+
+
+def seed_at(seed: int, offset: int) -> int:
+    """The checksum that a frame's or chunk's at ``offset`` begins from."""
+    return crc32c(offset.to_bytes(8, "little"), seed)
+
+
+def encode_entry_header(
+    header: SegmentHeader, seed: int, offset: int, entry_id: int, durable_id: int
+) -> bytes:
+    """The frame that opens a streamed entry."""
+    head = ENTRY.pack(header.mark, ENTRY_TAG, entry_id, durable_id)
+    return head + CRC.pack(crc32c(head, seed_at(seed, offset)))
+
+
+def chunk_crc(seed: int, offset: int, head: bytes) -> int:
+    """The checksum of a chunk's tag and length; its data continues it."""
+    return crc32c(head, seed_at(seed, offset))
+
+
+def encode_end(seed: int, entry_offset: int, entry_header: bytes, crcs: bytes, count: int) -> bytes:
+    """The frame that makes a streamed entry valid. ``crcs``: every chunk's, as they stand in the file."""
+    end = END.pack(END_TAG, count)
+    return end + CRC.pack(crc32c(entry_header + crcs + end, seed_at(seed, entry_offset)))
+
+
+def encode_group(
+    header: SegmentHeader,
+    seed: int,
+    offset: int,
+    first_id: int,
+    durable_id: int,
+    items: list[Item],
+    chunks: int,
+) -> tuple[bytes, bytes, bytes]:
+    """A group frame as buffers for one vectored write: its header, its payload, the payload's crc."""
+    payload: bytes = msgpack.packb(items)
+    start = seed_at(seed, offset)
+    head = GROUP.pack(
+        header.mark, GROUP_TAG, first_id, durable_id, len(items), chunks, len(payload)
+    )
+    return head + CRC.pack(crc32c(head, start)), payload, CRC.pack(crc32c(payload, start))
+
+
+class GroupHeader(NamedTuple):
+    """What a group's header says."""
+
+    mark: bytes
+    tag: int
+    first_id: int
+    durable_id: int
+    count: int
+    chunks: int
+    length: int
+
+
+def decode_group_header(seed: int, offset: int, data: bytes, at: int) -> GroupHeader | None:
+    """The group header at ``data[at:]``, which stands at ``offset`` in the file; None if it is not valid."""
+    if len(data) < at + GROUP_BYTES:
+        return None
+    crc = crc32c(data[at : at + GROUP.size], seed_at(seed, offset))
+    if CRC.unpack_from(data, at + GROUP.size)[0] != crc:
+        return None
+    group = GroupHeader._make(GROUP.unpack_from(data, at))
+    sound = (
+        group.tag == GROUP_TAG
+        and group.durable_id < group.first_id
+        and group.length <= MAX_GROUP_PAYLOAD + ITEM_OVERHEAD
+        and max(group.count, group.chunks) <= group.length
+    )
+    return group if sound else None
+
+
+def decode_payload(payload: bytes, count: int, chunks: int) -> list[Item] | None:
+    """The items of a group, or None where the payload is not exactly what its header announced.
+
+    The limits keep what a hostile payload can make msgpack allocate within a small factor of its own
+    size; the shape (``count`` items, bytes or lists of bytes, ``chunks`` in all) is checked after.
+    """
+    try:
+        items = msgpack.unpackb(
+            payload,
+            max_array_len=max(count, chunks),
+            max_bin_len=len(payload),
+            max_str_len=0,
+            max_map_len=0,
+            max_ext_len=0,
+        )
+    except (ValueError, TypeError, msgpack.UnpackException):
+        return None
+    if type(items) is not list or len(items) != count:
+        return None
+    kinds = set(map(type, items))
+    if kinds <= {bytes}:
+        return items if chunks == count else None
+    if not kinds <= {bytes, list}:
+        return None
+    found = 0
+    for item in items:
+        if type(item) is bytes:
+            found += 1
+        elif set(map(type, item)) <= {bytes}:
+            found += len(item)
+        else:
+            return None
+    return items if found == chunks else None
+
+
+def evidence_in(header: SegmentHeader, seed: int, data: Buffer, offset: int) -> int:
+    """The largest durable id of any header, valid by its own crc, in ``data`` (at ``offset`` in the file).
+
+    Looks at every occurrence of the mark, whatever stands around it: after damage this is what tells
+    it from a torn tail.
+    """
+    data = bytes(data)
+    best = 0
+    at = data.find(header.mark)
+    while at >= 0:
+        for layout in (ENTRY, GROUP):
+            end = at + layout.size
+            if end + CRC.size > len(data):
+                continue
+            if CRC.unpack_from(data, end)[0] == crc32c(data[at:end], seed_at(seed, offset + at)):
+                best = max(best, layout.unpack_from(data, at)[3])
+        at = data.find(header.mark, at + 1)
+    return best

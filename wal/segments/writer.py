@@ -1,0 +1,132 @@
+"""Framing into one segment, and its activation. Knows nothing of threads: callers hold the append lock."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from wal.files import File, FileSystem
+from wal.segments import format as fmt
+from wal.segments.format import Item, SegmentHeader
+from wal.segments.lifecycle import Segment
+
+GROUP_TARGET: Final = 64 << 10
+"""The payload at which a group is framed; larger ones gain nothing (measured from 16 KiB to 256 KiB)."""
+
+
+class SegmentWriter:
+    """The frames of one segment that gather until a leader writes them.
+
+    Offsets only grow. ``end`` is where the next frame goes, ``committed_end`` where the last committed
+    one ended; bytes below ``taken`` were handed to a leader and may be in the file.
+    """
+
+    __slots__ = ("_buffers", "activated", "file_size", "must_seal", "predecessor", "seed", "segment",
+                 "spare_path", "successor_requested", "taken")  # fmt: skip
+
+    def __init__(self, segment: Segment, file_size: int, spare_path: str | None) -> None:
+        self.segment = segment
+        self.seed = segment.header.seed
+        self.file_size = file_size
+        self.spare_path = spare_path  # the name that the file has until it is activated
+        self.activated = spare_path is None
+        self.predecessor: Segment | None = None  # synced whole before this one is activated
+        self.must_seal = False
+        self.successor_requested = False
+        self.taken = segment.end
+        self._buffers: list[bytes] = []
+
+    @property
+    def header(self) -> SegmentHeader:
+        """The segment's header."""
+        return self.segment.header
+
+    @property
+    def end(self) -> int:
+        """Where the next frame begins."""
+        return self.segment.end
+
+    @property
+    def committed_end(self) -> int:
+        """Where the last committed frame ended. An entry that is open lies behind it."""
+        return self.segment.committed_end
+
+    def mark(self) -> int:
+        """A place in the buffer to which :meth:`drop_after` can go back."""
+        return len(self._buffers)
+
+    def add(self, *buffers: bytes) -> int:
+        """Add bytes at the end; returns how many."""
+        self._buffers += buffers
+        size = sum(map(len, buffers))
+        self.segment.end += size
+        return size
+
+    def add_group(self, first_id: int, durable_id: int, items: list[Item], chunks: int) -> int:
+        """Frame a group of appended entries (none: a witness); returns the bytes it takes."""
+        segment = self.segment
+        frame = fmt.encode_group(
+            segment.header, self.seed, segment.end, first_id, durable_id, items, chunks
+        )
+        size = self.add(*frame)
+        segment.committed_end = segment.end
+        if items:
+            segment.last_id = first_id + len(items) - 1
+        return size
+
+    def drop_after(self, mark: int, offset: int) -> int:
+        """Forget the bytes from ``offset`` on; returns how many were still in the buffer.
+
+        Where a leader has taken some of them they may be in the file, and what is written there must
+        never be written over: the segment ends here then.
+        """
+        segment = self.segment
+        if self.taken > offset:
+            self.must_seal = True
+            mark = 0
+        dropped = sum(map(len, self._buffers[mark:]))
+        del self._buffers[mark:]
+        segment.end = offset
+        for chunk_offset in [at for at in segment.unwritten if at >= offset]:
+            del segment.unwritten[chunk_offset]
+        return dropped
+
+    def take(self) -> tuple[int, list[bytes]]:
+        """Everything that has gathered, and the offset it belongs at."""
+        offset, buffers = self.taken, self._buffers
+        self._buffers = []
+        self.taken = self.segment.end
+        return offset, buffers
+
+    def activate(self, file_system: FileSystem, directory: str) -> None:
+        """Make the segment exist: header, sync, name, directory sync. Only then may entries follow."""
+        assert self.spare_path is not None
+        segment = self.segment
+        segment.file.write_at(0, [segment.header.encode()])
+        segment.file.sync()
+        file_system.rename(self.spare_path, segment.path)
+        file_system.sync_directory(directory)
+        self.activated = True
+
+
+def plan_segment(
+    path: str,
+    spare: tuple[str, File],
+    segment_id: int,
+    previous_last_id: int,
+    version_info: bytes,
+) -> SegmentWriter:
+    """A writer for a segment that does not exist yet: frames may gather before it is activated.
+
+    Each entry takes at least a byte, so ids cannot outgrow a limit of the file's size but through rolled-back
+    entries and huge files; then the limit rotates.
+    """
+    spare_path, file = spare
+    file_size = file.size()
+    header = SegmentHeader(
+        segment_id=segment_id,
+        previous_last_id=previous_last_id,
+        id_limit=segment_id + max(file_size, 1 << 16),
+        file_size=file_size,
+        version_info=version_info,
+    )
+    return SegmentWriter(Segment(header, path, file), file_size, spare_path)

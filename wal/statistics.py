@@ -1,0 +1,132 @@
+"""Counters of the write path, and the immutable :class:`LogStats` that ``stats()`` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+SYNC_BUCKETS: Final = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 1.0)
+"""Upper bounds, in seconds, of the buckets of the sync latency histogram; one more takes the rest."""
+
+GROUP_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 256, 1024)
+"""Upper bounds of the buckets of the group size histogram; one more takes the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogStats:
+    """What a log has done since it was opened, and where it stands. A snapshot: it never changes."""
+
+    commits: int
+    """Entries written to the operating system."""
+    bytes_written: int
+    """Bytes of frames written, not counting segment headers and the marker."""
+    rounds: int
+    """Writes by a leader; ``commits / rounds`` is the mean group size."""
+    syncs: int
+    """Syncs of segments on the write path."""
+    sync_seconds: float
+    """Time spent in them."""
+    sync_latency: tuple[int, ...]
+    """How many syncs took up to each of :data:`SYNC_BUCKETS` seconds, then how many took longer."""
+    group_sizes: tuple[int, ...]
+    """How many rounds wrote up to each of :data:`GROUP_BUCKETS` entries, then how many wrote more."""
+    rotations: int
+    """Segments sealed because they were full, or for a checkpoint."""
+    checkpoints: int
+    """Segments checkpointed."""
+    segments_active: int
+    """The segment that is written to: 1, and 0 for a read-only log."""
+    segments_sealed: int
+    """Sealed segments that await their checkpoint."""
+    segments_pinned: int
+    """Checkpointed segments that readers hold."""
+    segments_spare: int
+    """Files ready to become segments."""
+    last_entry_id: int
+    durable_entry_id: int
+    checkpointed_entry_id: int
+    checkpoint_lag: int
+    """Entry ids between the last checkpoint and the last commit."""
+
+
+class CommitCounters:
+    """What the leader counts. Written by the leader alone, so without a lock."""
+
+    __slots__ = (
+        "bytes",
+        "commits",
+        "groups",
+        "latencies",
+        "rotations",
+        "rounds",
+        "seconds",
+        "syncs",
+    )
+
+    def __init__(self) -> None:
+        self.commits = 0
+        self.bytes = 0
+        self.rounds = 0
+        self.syncs = 0
+        self.rotations = 0
+        self.seconds = 0.0
+        self.latencies = [0] * (len(SYNC_BUCKETS) + 1)
+        self.groups = [0] * (len(GROUP_BUCKETS) + 1)
+
+    def written(self, size: int) -> None:
+        """Bytes went to the operating system."""
+        self.bytes += size
+
+    def group(self, entries: int) -> None:
+        """A round wrote so many entries."""
+        if entries:
+            self.rounds += 1
+            self.commits += entries
+            self.groups[_bucket(GROUP_BUCKETS, entries)] += 1
+
+    def synced(self, seconds: float) -> None:
+        """A sync took so long."""
+        self.syncs += 1
+        self.seconds += seconds
+        self.latencies[_bucket(SYNC_BUCKETS, seconds)] += 1
+
+
+def _bucket(bounds: tuple[float, ...], value: float) -> int:
+    for index, bound in enumerate(bounds):
+        if value <= bound:
+            return index
+    return len(bounds)
+
+
+def make_stats(
+    counters: CommitCounters,
+    *,
+    segments_active: int,
+    segments_sealed: int,
+    last_entry_id: int,
+    durable_entry_id: int,
+    checkpointed_entry_id: int,
+    segments_pinned: int = 0,
+    segments_spare: int = 0,
+    checkpoints: int = 0,
+) -> LogStats:
+    """The counters and a log's present state as one value."""
+    return LogStats(
+        commits=counters.commits,
+        bytes_written=counters.bytes,
+        rounds=counters.rounds,
+        syncs=counters.syncs,
+        sync_seconds=counters.seconds,
+        sync_latency=tuple(counters.latencies),
+        group_sizes=tuple(counters.groups),
+        rotations=counters.rotations,
+        checkpoints=checkpoints,
+        segments_active=segments_active,
+        segments_sealed=segments_sealed,
+        segments_pinned=segments_pinned,
+        segments_spare=segments_spare,
+        last_entry_id=last_entry_id,
+        durable_entry_id=durable_entry_id,
+        checkpointed_entry_id=checkpointed_entry_id,
+        checkpoint_lag=max(0, last_entry_id - checkpointed_entry_id),
+    )

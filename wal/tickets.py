@@ -1,0 +1,125 @@
+"""A commit on its way: what ``submit`` returns, and what the leader completes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from wal.errors import CallbackError
+from wal.positions import EntryId
+
+if TYPE_CHECKING:
+    from wal.group_commit import GroupCommit
+    from wal.segments.format import Item
+
+logger = logging.getLogger("wal.commit")
+
+OnCommit = Callable[[EntryId, int], object]
+
+
+class Ticket:
+    """One commit whose entry is accepted but may not have reached its durability yet.
+
+    >>> import wal
+    >>> log = wal.Configuration("d", file_system=wal.files.MemoryFileSystem()).open(wal.LogVoid())
+    >>> ticket = log.submit([b"x"])
+    >>> ticket.wait(timeout=10), ticket.done()
+    (1, True)
+    >>> log.shutdown()
+    """
+
+    __slots__ = ("_callbacks", "_commits", "error", "finished", "item", "lock", "on_commit", "rank",
+                 "segment_id", "waited", "entry_id")  # fmt: skip
+
+    def __init__(
+        self,
+        commits: GroupCommit,
+        entry_id: EntryId,
+        segment_id: int,
+        rank: int,
+        on_commit: OnCommit | None,
+        item: Item | None,
+    ) -> None:
+        self._commits = commits
+        self.entry_id = entry_id
+        self.segment_id = segment_id
+        self.rank = rank
+        self.on_commit = on_commit
+        self.item = item  # kept for the manager's ``committed`` only
+        self.finished = False
+        self.error: BaseException | None = None
+        # Guarded by the leadership's lock, as is ``finished``:
+        self.waited = False  # a thread waits in ``lock`` and can be handed the leadership
+        self.lock: threading.Lock | None = None
+        self._callbacks: list[Callable[[Ticket], object]] | None = None
+
+    def done(self) -> bool:
+        """Whether the commit has reached its durability, or failed."""
+        return self.finished
+
+    def wait(self, timeout: float | None = None) -> EntryId:
+        """Wait for the commit and return its entry's id.
+
+        Raises what the commit raised (LogFailedError, CallbackError), and TimeoutError after
+        ``timeout`` seconds; that cancels nothing.
+        """
+        return self._commits.wait_aside(self, timeout)
+
+    def result(self) -> EntryId:
+        """The entry's id, or the commit's error raised; only once it is done."""
+        if self.error is None:
+            return self.entry_id
+        if isinstance(self.error, CallbackError):
+            raise self.error
+        raise self._commits.failed() from self.error
+
+    def add_done_callback(self, fn: Callable[[Ticket], object]) -> None:
+        """Call ``fn(ticket)`` once the commit is done, on the leader's thread; at once if it is.
+
+        It runs after ``on_commit``. What it raises is logged and goes no further.
+        """
+        with self._commits.leadership.lock:
+            if not self.finished:
+                self._callbacks = [*(self._callbacks or ()), fn]
+                return
+        fn(self)
+
+    def wake(self) -> None:
+        """Tell everyone that it is done. Safe to repeat where an interrupt cut it short."""
+        lock = self.lock
+        if lock is not None and lock.locked():
+            lock.release()
+        callbacks, self._callbacks = self._callbacks, None
+        for fn in callbacks or ():
+            try:
+                fn(self)
+            except Exception:
+                logger.exception("a done callback of entry %d raised", self.entry_id)
+
+    def run_hooks(self, committed: Callable[[EntryId, int, list[bytes]], object] | None) -> None:
+        """Run the manager's hook and the commit's own, once; an Exception becomes the commit's error."""
+        item, self.item = self.item, None
+        on_commit, self.on_commit = self.on_commit, None
+        try:
+            if committed is not None and item is not None:
+                committed(
+                    self.entry_id, self.segment_id, [item] if type(item) is bytes else list(item)
+                )
+        except Exception as error:
+            self._hook_raised(error)
+        try:
+            if on_commit is not None:
+                on_commit(self.entry_id, self.segment_id)
+        except Exception as error:
+            self._hook_raised(error)
+
+    def _hook_raised(self, cause: Exception) -> None:
+        error = CallbackError(self.entry_id)
+        error.__cause__ = cause
+        self.error = error
+
+    def __repr__(self) -> str:
+        state = "pending" if not self.finished else "failed" if self.error else "done"
+        return f"<Ticket of entry {self.entry_id}: {state}>"
