@@ -1,7 +1,7 @@
 """A write-ahead log.
 
-What is committed survives a crash, whole or not at all, in the order in which it was committed. Open a
-log with a :class:`LogManager`, which keeps a state of your own in step with it:
+What is committed survives a crash, whole or not at all, in the order in which it was committed.
+Open a log with a :class:`LogManager`, which keeps a state of your own in step with it:
 
 >>> import wal
 >>> class Counter(wal.LogManager):
@@ -19,8 +19,8 @@ The fast path appends a whole entry; it returns when the entry survives a power 
 >>> log.append([b"20", b"1"])
 1
 
-An entry may also be written piece by piece. It commits at the end of the block, and is rolled back by
-an exception:
+An entry may also be written piece by piece. It commits at the end of the block, and is rolled back
+by an exception:
 
 >>> with log.begin_entry() as entry:
 ...     record = entry.write_chunk(b"21")

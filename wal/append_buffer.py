@@ -1,12 +1,13 @@
-"""What has been accepted and not yet written: ids, the open group, framed bytes, the segment to come.
+"""What is accepted and not yet written: ids, the open group, framed bytes, the next segment.
 
-Everything here is guarded by ``lock``, the *append lock*, which is held for moments only: framing is
-done under it (a group of 64 KiB: 25 us), I/O never. A method whose name ends in ``_locked`` must be
-called with it held. What has to wait (for an open entry, for a spare segment, for checkpoints) is
-handed back as a function for the caller to call without the lock, before it tries again.
+Everything here is guarded by ``lock``, the *append lock*, which is held for moments only: framing
+is done under it (a group of 64 KiB: 25 us), I/O never. A method whose name ends in ``_locked``
+must be called with it held. What has to wait (for an open entry, for a spare segment, for
+checkpoints) is handed back as a function for the caller to call without the lock, before it tries
+again.
 
-The open group is kept in plain attributes, and ``room`` is the one number that an append compares: it
-is what the group can still take, and 0 whenever anything at all has to be looked at first.
+The open group is kept in plain attributes, and ``room`` is the one number that an append compares:
+it is what the group can still take, and 0 whenever anything at all has to be looked at first.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ def _again() -> None:
 
 
 class Backlog(Protocol):
-    """What the append buffer asks of the checkpointer. Both are called with the append lock held."""
+    """What the append buffer asks of the checkpointer, with the append lock held."""
 
     def full(self) -> bool:
         """Whether too many segments await their checkpoint."""
 
     def admit(self) -> Wait | None:
-        """None if one more may be sealed, else what to wait for; CheckpointError if that is in vain."""
+        """None if one more may be sealed, else what to wait for; CheckpointError if in vain."""
 
 
 class AppendBuffer:
@@ -86,7 +87,7 @@ class AppendBuffer:
     # -- accepting ---------------------------------------------------------------------------------
 
     def make_room_locked(self, size: int, extra: int = 0) -> Wait | None:
-        """Open a group with room for ``size`` bytes of items (``extra``: framing that is not items).
+        """Open a group with room for ``size`` bytes of items and ``extra`` bytes of framing.
 
         None once it is open; otherwise what to wait for before the next try. Raises the refusal.
         """
@@ -141,7 +142,8 @@ class AppendBuffer:
     def grow(self, writer: SegmentWriter, length: int) -> None:
         """Make the active segment's file longer; called without the lock.
 
-        Only for the first frame of a segment and for the open entry: nobody else writes behind its end.
+        Only for the first frame of a segment and for the open entry: nobody else writes behind its
+        end.
         """
         self._pool.grow(writer.segment.file, writer.segment.path, length)
         with self.lock:
@@ -162,7 +164,7 @@ class AppendBuffer:
             self.chunks = 0
 
     def witness_locked(self) -> bool:
-        """Frame an empty group that bears witness of what is durable; False where it has no place."""
+        """Frame an empty group, a witness of what is durable; False where it has no place."""
         writer = self.writer
         self.close_group_locked()
         room = writer.file_size - writer.end
@@ -175,8 +177,8 @@ class AppendBuffer:
     def rotate_locked(self, length: int, first_id: int) -> Wait:
         """Plan the next segment, for ``length`` bytes or more; entries may gather for it at once.
 
-        It is activated by the leader that writes its first bytes. Where no spare is ready, or too many
-        segments await their checkpoint, nothing has changed. Returns what to wait for.
+        It is activated by the leader that writes its first bytes. Where no spare is ready, or too
+        many segments await their checkpoint, nothing has changed. Returns what to wait for.
         """
         old = self.writer
         wait = self._backlog.admit()
@@ -197,7 +199,7 @@ class AppendBuffer:
         return _again
 
     def seal_locked(self) -> Wait | int:
-        """Rotate if the active segment has entries: the id of the segment before the active one, or a wait."""
+        """Rotate if the active segment has entries. A wait, or the id below which all is sealed."""
         self.check_open_locked()
         if self.entry_open:
             return self._wait_for_entry
@@ -217,7 +219,7 @@ class AppendBuffer:
     # -- entries -----------------------------------------------------------------------------------
 
     def begin_entry_locked(self) -> Wait | int:
-        """Give out an id for a streamed entry and close the door behind it, or say what to wait for."""
+        """Give out an id and close the door behind the entry, or say what to wait for."""
         wait = self.make_room_locked(0, _LEAST_ENTRY)
         if wait is not None:
             return wait
@@ -227,7 +229,7 @@ class AppendBuffer:
         return self.next_id - 1
 
     def make_place_locked(self, size: int, entry_id: int) -> SegmentWriter:
-        """The writer for the first ``size`` bytes of the open entry: a fresh one where they fit better.
+        """The writer for the open entry's first ``size`` bytes: a fresh one if they fit better.
 
         Only a spare that is ready is taken: otherwise the active segment grows.
         """

@@ -1,7 +1,7 @@
 """The file ``CHECKPOINT``: up to where the log is checkpointed, in two slots written in turn.
 
-Each slot lies in a 4 KiB block of its own and fits in one sector, so a write that a crash tears leaves
-the other slot whole. The layout is in ``docs/wal-format.md``.
+Each slot lies in a 4 KiB block of its own and fits in one sector, so a write that a crash tears
+leaves the other slot whole. The layout is in ``docs/wal-format.md``.
 """
 
 from __future__ import annotations
@@ -75,8 +75,9 @@ def decode_slot(path: str, data: bytes) -> Marker | None:
         return None
     if version != VERSION:
         raise FormatVersionError(path, version, VERSION)
-    mark = CleanMark(*numbers[6:]) if clean else None
-    return Marker(*numbers[:6], clean=mark)
+    *fields, segment_id, length, last_id = numbers
+    mark = CleanMark(segment_id, length, last_id) if clean else None
+    return replace(Marker(*fields), clean=mark)
 
 
 def decode_slots(path: str, data: bytes) -> tuple[Marker | None, bool]:
@@ -116,7 +117,7 @@ class CheckpointMarker:
             self.current = marker
 
     def settle(self) -> None:
-        """Write the newest slot again, unchanged: it may have been read from a cache that never was synced."""
+        """Write the newest slot again, unchanged: it may have been read from an unsynced cache."""
         with self._lock:
             self._put(self.current)
 

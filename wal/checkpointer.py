@@ -1,8 +1,9 @@
 """The background thread that checkpoints sealed segments, in order.
 
-For each: ``checkpoint_to``, then the marker, then ``archive``, then (once no reader holds it) its file
-leaves its name, and may be used again. A crash between any two of these steps is harmless:
-``docs/durability.md`` has the table. What raises is kept, logged, and tried again with growing pauses.
+For each: ``checkpoint_to``, then the marker, then ``archive``, then (once no reader holds it) its
+file leaves its name, and may be used again. A crash between any two of these steps is harmless:
+``docs/durability.md`` has the table. What raises is kept, logged, and tried again with growing
+pauses.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ LONGEST_PAUSE: Final = 5.0
 
 
 class Checkpointer:
-    """One thread, a queue of segments, and a condition that guards both; never held in a callback or I/O."""
+    """One thread and its queue. The condition is never held in a callback or in I/O."""
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class Checkpointer:
             self._changed.wait_for(lambda: not self.full() or self.error or self._stopping)
 
     def wait_for(self, segment_id: int, deadline: float | None = None) -> None:
-        """Wait until a segment is checkpointed; CheckpointError after a failed attempt at it or before it."""
+        """Wait until a segment is checkpointed; CheckpointError after an attempt that failed."""
         if self.is_current():
             raise EntryStateError("a checkpoint cannot wait for itself")
         with self._changed:
@@ -167,7 +168,7 @@ class Checkpointer:
                 if segment is not None:
                     self._checkpoint(segment)
                     self._succeeded(segment)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - it is kept, and raised to who asks
                 self._pause_after(error)
 
     def _has_work(self) -> bool:

@@ -48,13 +48,13 @@ class Configuration:
     checkpoint_after_bytes: int | None = None
     """A segment with this many bytes in it is sealed and checkpointed; None: when it is full."""
     buffer_bytes: int = 1 << 20
-    """How much may gather in memory before the writer that adds to it has to write (at least 4 KiB)."""
+    """How much may gather in memory before who adds to it has to write (at least 4 KiB)."""
     version_info: bytes = b""
-    """0 to 255 bytes of the caller's own in each segment's header, handed to ``should_recover_segment``."""
+    """0 to 255 bytes of yours in each segment's header, for ``should_recover_segment``."""
     durability: Durability = Durability.FSYNC
     """What commits wait for unless they say otherwise."""
     flush_interval: float = 0.05
-    """Seconds after which data of BUFFER and WRITE commits is synced; also when idleness is witnessed."""
+    """Seconds after which BUFFER and WRITE commits are synced, and idleness is witnessed."""
     max_sealed_segments: int = 8
     """Beyond so many segments waiting for their checkpoint, writers wait (at least 1)."""
     keep_free_segments: int = 2

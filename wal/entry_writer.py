@@ -1,7 +1,7 @@
-"""Writing an entry piece by piece: :class:`EntryWriter` and, for chunks that stream, :class:`ChunkWriter`.
+"""Writing an entry piece by piece: :class:`EntryWriter` and :class:`ChunkWriter`.
 
-The open entry is alone at the end of the log: appenders wait for ``entry_turn``, so its thread knows
-every offset, and takes the append lock only to add bytes that a leader may be about to take.
+The open entry is alone at the end of the log: appenders wait for ``entry_turn``, so its thread
+knows every offset, and takes the append lock only to add bytes that a leader may be about to take.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def accept_streamed(
     commits: GroupCommit, item: Item, on_commit: OnCommit | None, rank: int
 ) -> Ticket:
     """Accept an appended entry that is too large for a group, by reference, without waiting."""
-    chunks = [item] if type(item) is bytes else item
+    chunks = [item] if isinstance(item, bytes) else item
     framing = fmt.ENTRY_BYTES + fmt.END_BYTES + fmt.CHUNK_OVERHEAD * len(chunks)
     with EntryWriter(commits, framing + sum(map(len, chunks))) as entry:
         for chunk in chunks:
@@ -43,7 +43,7 @@ def accept_streamed(
 
 
 class EntryWriter:
-    """An open entry. Use it as a context manager: it commits at the end and rolls back on an exception.
+    """An open entry; as a context manager it commits, or rolls back on an exception.
 
     ``id`` is its EntryId. While it is open every other writer waits. An entry that is dropped
     unfinished is rolled back, with a ResourceWarning.
@@ -122,7 +122,7 @@ class EntryWriter:
         return self._chunk
 
     def _chunk_head(self, length: int) -> tuple[bytes, int, int]:
-        """A chunk's first bytes, the offset they go to, and the checksum that its data continues."""
+        """A chunk's first bytes, their offset, and the checksum that its data continues."""
         assert self._writer is not None
         head = fmt.CHUNK.pack(fmt.CHUNK_TAG, length)
         offset = self._writer.end
@@ -137,7 +137,7 @@ class EntryWriter:
     # -- room --------------------------------------------------------------------------------------
 
     def _prepare(self, length: int) -> SegmentWriter:
-        """Have a place for a chunk: the entry's header before the first, room in the file, in memory."""
+        """Have a place for a chunk: a header before the first, room in memory and in the file."""
         buffer = self._buffer
         if buffer.gathered >= buffer.buffer_bytes:
             buffer.write_out()
@@ -178,8 +178,8 @@ class EntryWriter:
     ) -> EntryId:
         """Commit the entry and return its id, once it has its durability.
 
-        Raises ChunkLengthError (and rolls back) where a chunk is still short; LogFailedError leaves the
-        entry in doubt; CallbackError means that it is committed.
+        Raises ChunkLengthError (and rolls back) where a chunk is still short; LogFailedError
+        leaves the entry in doubt; CallbackError means that it is committed.
         """
         self._check_end()
         rank = self._commits.rank if durability is None else rank_of(durability)
@@ -219,7 +219,7 @@ class EntryWriter:
         self._abandon()
 
     def _abandon(self) -> None:
-        """Roll back what is not committed; also on the flusher's thread, for an entry that was dropped."""
+        """Roll back what is not committed; on the flusher's thread for a dropped entry."""
         if self._done:
             return
         buffer = self._buffer
@@ -274,7 +274,8 @@ class EntryWriter:
         if self._done:
             return
         # A finalizer may run inside any lock, so another thread does the rolling back.
-        warnings.warn(f"entry {self.id} was dropped unfinished", ResourceWarning, stacklevel=2, source=self)  # fmt: skip
+        message = f"entry {self.id} was dropped unfinished"
+        warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
         self._commits.barred.pop(self._thread, None)
         self._commits.defer(self._abandon)
 
@@ -285,8 +286,9 @@ class EntryWriter:
 class ChunkWriter:
     """A chunk whose data comes in pieces; its checksum goes behind the data.
 
-    Use it as a context manager. Closing it before it has its ``length`` bytes is a ChunkLengthError,
-    and the entry is rolled back. ``record`` is its ChunkRecord once it is closed.
+    Use it as a context manager. Closing it before it has its ``length`` bytes is a
+    ChunkLengthError, and the entry is rolled back. ``record`` is its ChunkRecord once it is
+    closed.
     """
 
     def __init__(
@@ -351,7 +353,7 @@ class ChunkWriter:
         return self._record
 
     def _make_readable(self) -> None:
-        """A chunk is read from the buffer or from the file: one that is in both goes to the file."""
+        """Chunks are read from the buffer or the file: one that is in both goes to the file."""
         buffer, segment = self._entry._buffer, self._writer.segment
         with buffer.lock:
             buffered = self._writer.taken <= self._offset

@@ -3,12 +3,12 @@
 ::
 
     WalError
-    ├── LogLockedError            another writer holds LOCK; names its pid where known
+    ├── LogLockedError            another writer holds LOCK (pid)
     ├── LogClosedError            used after shutdown, or in a forked child
-    ├── LogFailedError            a write or sync failed once: the log refuses commits until reopened
+    ├── LogFailedError            a write or sync failed: no commits until it is reopened
     ├── ReadOnlyLogError          a write asked of a log opened read-only
-    ├── EntryStateError           an entry used after its end, or a second one inside the first
-    ├── SegmentAllocationError    no room for a segment: that commit alone failed   (also OSError)
+    ├── EntryStateError           an entry used after its end, or inside another
+    ├── SegmentAllocationError    no room for a segment: that commit alone failed (OSError)
     ├── CheckpointError           checkpointing failed or cannot keep up
     ├── CallbackError             an on_commit raised; its entry is committed all the same
     ├── CorruptLogError           damage to something acknowledged: path, offset, reason
@@ -58,7 +58,7 @@ class ReadOnlyLogError(WalError):
 
 
 class EntryStateError(WalError):
-    """An entry was used out of turn: after its end, from inside another one, or with a chunk open."""
+    """An entry was used out of turn: after its end, inside another, or with a chunk open."""
 
 
 class SegmentAllocationError(WalError, OSError):
@@ -72,11 +72,11 @@ class SegmentAllocationError(WalError, OSError):
 
 
 class CheckpointError(WalError):
-    """``checkpoint_to`` or ``archive`` failed (``__cause__``), or writers outran a failing checkpoint."""
+    """``checkpoint_to`` or ``archive`` failed (``__cause__``); also tells who waits for it."""
 
 
 class CallbackError(WalError):
-    """The ``on_commit`` of ``entry_id`` raised (``__cause__``). The entry is committed nevertheless."""
+    """The ``on_commit`` of ``entry_id`` raised (``__cause__``). The entry is committed."""
 
     def __init__(self, entry_id: int) -> None:
         self.entry_id = entry_id
@@ -86,7 +86,7 @@ class CallbackError(WalError):
 
 
 class CorruptLogError(WalError):
-    """Something acknowledged is damaged. Nothing is repaired in place; see ``python -m wal salvage``."""
+    """Something acknowledged is damaged. Nothing is repaired in place: see ``wal salvage``."""
 
     def __init__(self, path: str, offset: int, reason: str) -> None:
         self.path = path

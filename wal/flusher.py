@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, Union
+from typing import Final
 
 from wal.errors import WalError
 from wal.group_commit import GroupCommit
@@ -22,11 +22,11 @@ logger = logging.getLogger("wal.flusher")
 _LEAD: Final = "lead"
 _ARM: Final = "arm"
 _STOP: Final = "stop"
-Task = Union[str, Callable[[], object]]
+Task = str | Callable[[], object]
 
 
 class Flusher:
-    """One thread and its queue. ``wake``, ``arm`` and ``defer`` may be called with any lock held."""
+    """One thread and its queue. ``wake``, ``arm``, ``defer``: with any lock held."""
 
     def __init__(self, interval: float) -> None:
         self._interval = interval

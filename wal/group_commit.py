@@ -1,12 +1,12 @@
 """Committing: accept an entry, write and sync it together with others, complete it in order.
 
 A commit is *accepted* under the append lock, where it gets its id and its place in ``in_flight``.
-Whoever has the leadership then writes one round: it takes all that has gathered, writes it, syncs if
-any of it asks for that, runs the hooks of what has reached its durability, in EntryId order, and
-wakes the waiters. A commit completes only after every earlier one.
+Whoever has the leadership then writes one round: it takes all that has gathered, writes it, syncs
+if any of it asks for that, runs the hooks of what has reached its durability, in EntryId order,
+and wakes the waiters. A commit completes only after every earlier one.
 
-The first failed write or sync, and an interrupt inside a round, *latch*: every commit in flight fails
-with that cause, and so does every later one, until the log is reopened.
+The first failed write or sync, and an interrupt inside a round, *latch*: every commit in flight
+fails with that cause, and so does every later one, until the log is reopened.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final
 
 from wal.append_buffer import AppendBuffer
 from wal.config import Durability
-from wal.errors import EntryStateError, LogFailedError
+from wal.errors import CallbackError, EntryStateError, LogFailedError
 from wal.files import FileSystem
 from wal.leadership import FLUSHER, Leadership
 from wal.positions import EntryId
@@ -29,7 +29,7 @@ from wal.segments.format import Item
 from wal.segments.lifecycle import Segment
 from wal.segments.writer import SegmentWriter
 from wal.statistics import CommitCounters
-from wal.tickets import OnCommit, Ticket
+from wal.tickets import Committed, OnCommit, Ticket, run_hooks
 
 BUFFER: Final = Durability.BUFFER.rank
 FSYNC: Final = Durability.FSYNC.rank
@@ -37,13 +37,12 @@ FSYNC: Final = Durability.FSYNC.rank
 IN_CALLBACK: Final = "inside an on_commit callback"
 IN_ENTRY: Final = "inside the thread's own open entry"
 
-Committed = Callable[[EntryId, int, "list[bytes]"], object]
 AcceptStreamed = Callable[["GroupCommit", Item, "OnCommit | None", int], Ticket]
 """Accepts an appended entry that is too large for a group."""
 
 
 class GroupCommit:
-    """The commits of one log. ``buffer`` is its mutable heart, ``leadership`` decides who does the I/O."""
+    """The commits of one log: ``buffer`` is its mutable heart, ``leadership`` says who writes."""
 
     def __init__(
         self,
@@ -87,8 +86,9 @@ class GroupCommit:
     ) -> EntryId:
         """Commit one whole entry; see :meth:`wal.WriteAheadLog.append`.
 
-        One frame for the common buffered case, and nothing in it that the case does not need: as four
-        methods it reached 0.39 instead of 0.62 million appends per second (128 bytes, CPython 3.11).
+        One frame for the common buffered case, and nothing in it that the case does not need: as
+        four methods it reached 0.39 instead of 0.62 million appends per second (128 bytes, CPython
+        3.11).
         """
         if type(chunks) is list and len(chunks) == 1 and type(chunks[0]) is bytes:
             item: Item = chunks[0]
@@ -110,8 +110,10 @@ class GroupCommit:
                     buffer.items.append(item)
                     if on_commit is None and self._committed is None:
                         return entry_id  # type: ignore[return-value]
-                    ticket = self._complete_inline(entry_id, rank, on_commit, item)
-                    return ticket.result()
+                    failure = self._run_hooks_inline(entry_id, on_commit, item)
+                    if failure is None:
+                        return entry_id  # type: ignore[return-value]
+                    raise failure
         return self.wait(self.accept(item, size, count, on_commit, rank))
 
     def submit(
@@ -152,10 +154,12 @@ class GroupCommit:
     def enter_flight_locked(
         self, entry_id: int, rank: int, on_commit: OnCommit | None, item: Item | None
     ) -> Ticket:
-        """The ticket of an entry that was just accepted. Buffered behind nothing, it is complete."""
-        if rank == BUFFER and not self.in_flight:
-            return self._complete_inline(entry_id, rank, on_commit, item)
+        """The ticket of an entry just accepted. Buffered behind nothing, it is complete."""
         ticket = self._ticket(entry_id, rank, on_commit, item)
+        if rank == BUFFER and not self.in_flight:
+            ticket.error = self._run_hooks_inline(entry_id, on_commit, item)
+            ticket.finished = True
+            return ticket
         self.in_flight.append(ticket)
         if rank == FSYNC:
             self._sync_wanted_id = entry_id
@@ -168,24 +172,23 @@ class GroupCommit:
         kept = item if self._committed is not None else None
         return Ticket(self, EntryId(entry_id), segment_id, rank, on_commit, kept)
 
-    def _complete_inline(
-        self, entry_id: int, rank: int, on_commit: OnCommit | None, item: Item | None
-    ) -> Ticket:
-        """Complete a buffered entry at once: its hooks run under the append lock, thus in order."""
-        ticket = self._ticket(entry_id, rank, on_commit, item)
+    def _run_hooks_inline(
+        self, entry_id: int, on_commit: OnCommit | None, item: Item | None
+    ) -> CallbackError | None:
+        """Hooks of a buffered entry with nothing before it: in order, by the append lock."""
         me = get_ident()
-        self.barred[me] = IN_CALLBACK
+        barred = self.barred
+        barred[me] = IN_CALLBACK
         try:
-            ticket.run_hooks(self._committed)
+            segment_id = self.buffer.writer.segment.header.segment_id
+            hook = self._committed if item is not None else None
+            return run_hooks(EntryId(entry_id), segment_id, item, hook, on_commit)
         except BaseException as error:
-            self._latch_locked(
-                error
-            )  # what the hook keeps in step with the log may not be any more
+            # What the hook keeps in step with the log may not be in step any more.
+            self._latch_locked(error)
             raise
         finally:
-            del self.barred[me]
-        ticket.finished = True
-        return ticket
+            del barred[me]
 
     def check_barred(self) -> None:
         """Raise where the calling thread would wait for itself."""
@@ -377,7 +380,7 @@ class GroupCommit:
             self.buffer.room = 0
 
     def _fail_in_flight(self, error: BaseException) -> None:
-        """Wake everybody: those that were complete with their result, the others with the failure."""
+        """Wake everybody: the complete ones with their result, the others with the failure."""
         self.leadership.finish(self._reached)
         with self.buffer.lock:
             failed = deque(self.in_flight)
@@ -391,9 +394,9 @@ class GroupCommit:
 
 def rank_of(durability: Durability) -> int:
     """The rank of a durability; TypeError for anything else."""
-    if not isinstance(durability, Durability):
-        raise TypeError(f"durability must be a wal.Durability, not {type(durability).__name__}")
-    return durability.rank
+    if type(durability) is Durability:
+        return durability.rank
+    raise TypeError(f"durability must be a wal.Durability, not {type(durability).__name__}")
 
 
 def as_bytes(chunk: object) -> bytes:
@@ -409,7 +412,7 @@ def as_bytes(chunk: object) -> bytes:
 
 
 def prepare(chunks: Iterable[bytes]) -> tuple[Item, int, int]:
-    """An appended entry as an item of a group: (item, upper bound of its bytes, number of chunks)."""
+    """An appended entry for a group: the item, a bound of its bytes, its number of chunks."""
     if isinstance(chunks, (bytes, bytearray, memoryview, str)):
         raise TypeError(f"chunks must be a list of bytes, not {type(chunks).__name__}")
     items = [as_bytes(chunk) for chunk in chunks]

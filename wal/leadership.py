@@ -5,8 +5,8 @@ baton to the next. Of the ways to wait this scales best in Python: 2.5 times the
 ``Condition`` at 32 threads, 3.7 times that of everybody queueing on one lock.
 
 The baton always has an owner to its name, so that it can be handed on again after an interrupt, and
-only by who has it. A wake-up comes before the change of owner: a thread woken in vain enlists again,
-one that owns the baton and sleeps would stop everybody.
+only by who has it. A wake-up comes before the change of owner: a thread woken in vain enlists
+again, one that owns the baton and sleeps would stop everybody.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FLUSHER: Final = object()
 
 
 class Leadership:
-    """The baton. ``lock`` guards it and the state of tickets, and is never held in I/O or a callback."""
+    """The baton. ``lock`` guards it and the tickets' state; no I/O or callback under it."""
 
     def __init__(self, in_flight: deque[Ticket], wake_flusher: Callable[[], object]) -> None:
         self.lock = threading.Lock()
@@ -48,7 +48,7 @@ class Leadership:
             return False
 
     def delist(self, ticket: Ticket) -> None:
-        """A waiter gives up waiting (a timeout, an interrupt); if it has the baton, that goes on."""
+        """A waiter gives up (a timeout, an interrupt); the baton, if it has it, goes on."""
         with self.lock:
             ticket.waited = False
         self.hand_on(ticket)
@@ -112,7 +112,7 @@ class Leadership:
             self._owner = FLUSHER
 
     def finish(self, tickets: deque[Ticket], error: BaseException | None = None) -> None:
-        """Mark tickets as done and wake whoever waits. What an interrupt leaves can be finished again."""
+        """Mark tickets as done and wake who waits. After an interrupt, it can be called again."""
         with self.lock:
             for ticket in tickets:
                 if error is not None and not ticket.finished:

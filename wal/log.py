@@ -1,4 +1,4 @@
-"""The log itself: :class:`WriteAheadLog`, the facade over the parts that ``opening`` puts together."""
+"""The log itself: :class:`WriteAheadLog`, the facade over what ``opening`` puts together."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ logger = logging.getLogger("wal")
 class WriteAheadLog:
     """A durable sequence of entries, written by many threads of one process.
 
-    Open one with :meth:`recover` or :meth:`Configuration.open`, close it with :meth:`shutdown` or as a
-    context manager. All methods may be called from any thread.
+    Open one with :meth:`recover` or :meth:`Configuration.open`, close it with :meth:`shutdown` or
+    as a context manager. All methods may be called from any thread.
 
     >>> import wal
     >>> log = wal.Configuration("d", file_system=wal.files.MemoryFileSystem()).open(wal.LogVoid())
@@ -69,8 +69,8 @@ class WriteAheadLog:
         """Open the log in a directory, creating it if missing, with the default configuration.
 
         The manager's ``recover`` gets every committed entry that no checkpoint covers, before this
-        returns. Raises LogLockedError while another writer has it open, CorruptLogError for damage to
-        anything acknowledged, FormatVersionError for files of a newer version.
+        returns. Raises LogLockedError while another writer has it open, CorruptLogError for damage
+        to anything acknowledged, FormatVersionError for files of a newer version.
         """
         return cls.open(Configuration(directory), manager)
 
@@ -88,7 +88,7 @@ class WriteAheadLog:
     # -- writing -----------------------------------------------------------------------------------
 
     def begin_entry(self) -> EntryWriter:
-        """Open an entry of several chunks; see :class:`EntryWriter`. Other writers wait until it ends."""
+        """Open an entry of several chunks, an :class:`EntryWriter`; others wait for its end."""
         return EntryWriter(self._commits, log=self)
 
     def append(
@@ -99,13 +99,15 @@ class WriteAheadLog:
     ) -> EntryId:
         """Commit an entry of the given chunks and return its id: the fast path.
 
-        ``on_commit(entry_id, segment_id)`` runs once, in EntryId order over all threads, after the entry
-        has its durability and before this returns. ``durability`` is the configuration's unless given.
-        ``bytes`` are kept by reference until they are written, any other buffer is copied.
+        ``on_commit(entry_id, segment_id)`` runs once, in EntryId order over all threads, after the
+        entry has its durability and before this returns. ``durability`` is the configuration's
+        unless given. ``bytes`` are kept by reference until they are written, any other buffer is
+        copied.
 
-        Raises LogFailedError once the log has latched (the entry is then in doubt), LogClosedError after
-        shutdown, CallbackError if ``on_commit`` raised (the entry is committed), SegmentAllocationError
-        and CheckpointError before the entry is accepted (it is not in the log).
+        Raises LogFailedError once the log has latched (the entry is then in doubt), LogClosedError
+        after shutdown, CallbackError if ``on_commit`` raised (the entry is committed),
+        SegmentAllocationError and CheckpointError before the entry is accepted (it is not in the
+        log).
         """
         return self._commits.append(chunks, on_commit, durability)
 
@@ -136,8 +138,9 @@ class WriteAheadLog:
     def entries(self, after: int | None = None) -> Iterator[Entry]:
         """The durable entries that the log still holds, oldest first, those above ``after``.
 
-        Goes on to what is durable as of each step, and ends there. Raises PositionNotFoundError where an
-        entry above ``after`` is gone, at the start or midway (not for ``after=None``, at the start).
+        Goes on to what is durable as of each step, and ends there. Raises PositionNotFoundError
+        where an entry above ``after`` is gone, at the start or midway (not for ``after=None``, at
+        the start).
         """
         return self._reader.entries(after)
 
@@ -183,10 +186,11 @@ class WriteAheadLog:
     # -- the end -----------------------------------------------------------------------------------
 
     def shutdown(self, timeout: float | None = None) -> None:
-        """Close the log: refuse new entries, let open ones and sealed segments finish, sync, let go.
+        """Close the log: refuse new entries, finish open ones and checkpoints, sync, let go.
 
-        Idempotent. Does not wait for readers. Raises the latch or a failed checkpoint after everything
-        is released, and TimeoutError after ``timeout`` seconds (then it can be called again).
+        Idempotent. Does not wait for readers. Raises the latch or a failed checkpoint after
+        everything is released, and TimeoutError after ``timeout`` seconds (then it can be called
+        again).
         """
         self._commits.check_barred()
         if self._checkpointer.is_current():

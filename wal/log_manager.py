@@ -22,7 +22,7 @@ class Recovery(enum.Enum):
     RECOVER = "recover"
     """Hand its entries to ``recover``, and later to ``checkpoint_to``."""
     ABANDON = "abandon"
-    """Pass over it: its entries go to nobody. Its file is renamed, and recycled when its turn comes."""
+    """Pass over it: its entries go to nobody. Its file is renamed, and later recycled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class RecoveredSegment:
 
     segment_id: int
     version_info: bytes
-    """The bytes of ``Configuration.version_info`` when the segment was begun (``b""`` if unreadable)."""
+    """``Configuration.version_info`` when the segment was begun (``b""`` if unreadable)."""
     path: str
     first_after: EntryId
     """The last committed entry before this segment."""
@@ -43,7 +43,7 @@ class RecoveredSegment:
 
 @dataclass(frozen=True, slots=True)
 class SealedSegment:
-    """A checkpointed segment that is about to be recycled: copy the file, do not link or move it."""
+    """A checkpointed segment about to be recycled: copy the file, do not link or move it."""
 
     segment_id: int
     path: str
@@ -56,7 +56,8 @@ class SealedSegment:
 class SegmentReader:
     """The entries of a sealed segment, oldest first; may be iterated more than once.
 
-    Raises CorruptLogError, from the iteration, where the file does not hold what was committed to it.
+    Raises CorruptLogError, from the iteration, where the file does not hold what was committed to
+    it.
     """
 
     def __init__(self, segment: Segment) -> None:
@@ -91,9 +92,10 @@ class SegmentReader:
 class LogManager:
     """Subclass this to keep a state of your own in step with a log.
 
-    The log calls ``should_recover_segment`` and ``recover`` while it opens, on the opening thread, and
-    ``checkpoint_to`` and ``archive`` afterwards, on its checkpointer's thread. Both ``recover`` and
-    ``checkpoint_to`` must be idempotent by EntryId: after a crash they see the same entries again.
+    The log calls ``should_recover_segment`` and ``recover`` while it opens, on the opening thread,
+    and ``checkpoint_to`` and ``archive`` afterwards, on its checkpointer's thread. Both
+    ``recover`` and ``checkpoint_to`` must be idempotent by EntryId: after a crash they see the
+    same entries again.
     """
 
     def should_recover_segment(self, segment: RecoveredSegment) -> Recovery:
@@ -101,11 +103,11 @@ class LogManager:
         return Recovery.RECOVER
 
     def recover(self, entry: Entry) -> None:
-        """Take over one committed entry. Called in EntryId order, for each that no checkpoint covers."""
+        """Take over one committed entry: in EntryId order, each that no checkpoint covers."""
         raise NotImplementedError
 
     def checkpoint_to(self, last_id: EntryId, entries: SegmentReader, log: WriteAheadLog) -> None:
-        """Make your own state durable up to ``last_id``; when this returns the segment may be recycled.
+        """Make your own state durable up to ``last_id``; then the segment may be recycled.
 
         ``entries`` are those of the segment, each of which is committed, and its ``on_commit`` has
         returned. Anything raised keeps the segment; the call is repeated with growing pauses.

@@ -14,7 +14,7 @@ from wal.entry_writer import accept_streamed
 from wal.errors import CorruptLogError, FormatVersionError
 from wal.files import Lock
 from wal.flusher import Flusher
-from wal.group_commit import Committed, GroupCommit
+from wal.group_commit import GroupCommit
 from wal.log_manager import LogManager
 from wal.reading import LogReader
 from wal.recovery import Judgement
@@ -22,6 +22,7 @@ from wal.segments import format as fmt
 from wal.segments.lifecycle import Segment, SegmentRegistry, State, segment_name
 from wal.segments.pool import SparePool
 from wal.segments.writer import SegmentWriter, plan_segment
+from wal.tickets import Committed
 
 logger = logging.getLogger("wal.opening")
 
@@ -182,7 +183,7 @@ class _Assembly:
         return writer
 
     def _adopt_dead(self, checkpointer: Checkpointer) -> None:
-        """Segments that the marker has passed: archived once more, where still whole, and recycled."""
+        """Segments that the marker has passed: archived again, where still whole, and recycled."""
         for segment_id, path in self.judgement.dead:
             file = self.files.open(path)
             try:

@@ -1,4 +1,4 @@
-"""Where things are in the log: entry ids, positions of chunks, and the records of written chunks."""
+"""Where things are in the log: entry ids, positions, and the records of written chunks."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ _PACKED = struct.Struct("<QQ")
 class LogPosition(NamedTuple):
     """Where one chunk lies: a segment, the offset of its frame, and its number in the frame.
 
-    For a streamed chunk ``offset`` is that of the chunk's tag and ``index`` is :data:`STREAMED`; for a
-    chunk of a group frame it is the group's offset, and ``index`` counts the group's chunks from 0.
+    For a streamed chunk ``offset`` is that of the chunk's tag and ``index`` is :data:`STREAMED`;
+    for a chunk of a group frame it is the group's offset, and ``index`` counts the group's chunks
+    from 0.
 
     >>> LogPosition(7, 4096, 2).to_bytes().hex()
     '07000000000000000010000000020000'
@@ -34,7 +35,7 @@ class LogPosition(NamedTuple):
 
     segment_id: int
     offset: int
-    index: int = STREAMED
+    index: int = STREAMED  # type: ignore[assignment]  # tuple.index gives way
 
     def to_bytes(self) -> bytes:
         """The position in 16 bytes: segment (u64), offset (u40), index (u24), little-endian."""
@@ -54,7 +55,7 @@ class LogPosition(NamedTuple):
 
 
 class ChunkRecord(NamedTuple):
-    """What is known of a chunk once it is written: its position, the CRC-32C behind it, its length."""
+    """What is known of a written chunk: its position, the CRC-32C behind it, its length."""
 
     position: LogPosition
     crc: int

@@ -106,7 +106,7 @@ class LogReader:
                     break
                 chunks: list[bytes] = []
                 for item in frame.items:
-                    if type(item) is bytes:
+                    if isinstance(item, bytes):
                         chunks.append(item)
                     else:
                         chunks.extend(item)

@@ -1,13 +1,14 @@
 """Opening: read what is there, judge it, settle it; only then is anything shown.
 
-The judgement tells a crash from damage by *evidence*: the largest id that any valid header, witness or
-the marker says was durable. What cannot be read and lies above the evidence was never acknowledged (a
-torn tail, cut off); below it, it is damage (CorruptLogError). ``docs/durability.md`` has the crash
-tables.
+The judgement tells a crash from damage by *evidence*: the largest id that any valid header,
+witness or the marker says was durable. What cannot be read and lies above the evidence was never
+acknowledged (a torn tail, cut off); below it, it is damage (CorruptLogError).
+``docs/durability.md`` has the crash tables.
 
 Order matters, and was found by a model of disks and crashes: the marker is settled before all else;
 what the cache shows of the tail is written again before it is synced, because a sync proves nothing
-about pages that an earlier, failed sync left clean; the directory is synced; then entries are shown.
+about pages that an earlier, failed sync left clean; the directory is synced; then entries are
+shown.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from wal.checkpoint_marker import BLOCK, NAME, CheckpointMarker, Marker, decode_slots
-from wal.config import Configuration
 from wal.errors import CorruptLogError
 from wal.files import FileSystem
 from wal.log_manager import LogManager, RecoveredSegment, Recovery
@@ -210,7 +210,7 @@ class Judgement:
             self.last_id = max(self.last_id, self.evidence)
 
     def _check_newest(self) -> None:
-        """The newest segment that held an entry must exist, and something must vouch for the evidence."""
+        """The newest segment that held an entry must exist, and any that the evidence needs."""
         newest = self.marker.newest_nonempty
         live = {scanned.segment_id for scanned in self.scanned}
         missing = newest >= self.marker.oldest_live and newest not in live and newest > 0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 SYNC_BUCKETS: Final = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 1.0)
-"""Upper bounds, in seconds, of the buckets of the sync latency histogram; one more takes the rest."""
+"""Upper bounds (seconds) of the sync latency histogram's buckets; one more takes the rest."""
 
 GROUP_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 256, 1024)
 """Upper bounds of the buckets of the group size histogram; one more takes the rest."""
@@ -14,7 +14,7 @@ GROUP_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 256, 1024)
 
 @dataclass(frozen=True, slots=True)
 class LogStats:
-    """What a log has done since it was opened, and where it stands. A snapshot: it never changes."""
+    """What a log has done since it was opened, and where it stands. It never changes."""
 
     commits: int
     """Entries written to the operating system."""
@@ -29,7 +29,7 @@ class LogStats:
     sync_latency: tuple[int, ...]
     """How many syncs took up to each of :data:`SYNC_BUCKETS` seconds, then how many took longer."""
     group_sizes: tuple[int, ...]
-    """How many rounds wrote up to each of :data:`GROUP_BUCKETS` entries, then how many wrote more."""
+    """How many rounds wrote up to each of :data:`GROUP_BUCKETS` entries, then larger ones."""
     rotations: int
     """Segments sealed because they were full, or for a checkpoint."""
     checkpoints: int

@@ -18,6 +18,41 @@ logger = logging.getLogger("wal.commit")
 
 OnCommit = Callable[[EntryId, int], object]
 
+Committed = Callable[[EntryId, int, "list[bytes]"], object]
+
+
+def run_hooks(
+    entry_id: EntryId,
+    segment_id: int,
+    item: Item | None,
+    committed: Committed | None,
+    on_commit: OnCommit | None,
+) -> CallbackError | None:
+    """Run the hooks of a commit; an Exception in one becomes the error that is returned."""
+    raised: Exception | None = None
+    if committed is not None:
+        try:
+            committed(entry_id, segment_id, chunks_of(item))
+        except Exception as error:  # noqa: BLE001 - it is handed to whoever committed
+            raised = error
+    if on_commit is not None:
+        try:
+            on_commit(entry_id, segment_id)
+        except Exception as error:  # noqa: BLE001
+            raised = error
+    if raised is None:
+        return None
+    failure = CallbackError(entry_id)
+    failure.__cause__ = raised
+    return failure
+
+
+def chunks_of(item: Item | None) -> list[bytes]:
+    """An appended entry's chunks as a list."""
+    if item is None:
+        return []
+    return [item] if isinstance(item, bytes) else list(item)
+
 
 class Ticket:
     """One commit whose entry is accepted but may not have reached its durability yet.
@@ -30,8 +65,19 @@ class Ticket:
     >>> log.shutdown()
     """
 
-    __slots__ = ("_callbacks", "_commits", "error", "finished", "item", "lock", "on_commit", "rank",
-                 "segment_id", "waited", "entry_id")  # fmt: skip
+    __slots__ = (
+        "_callbacks",
+        "_commits",
+        "entry_id",
+        "error",
+        "finished",
+        "item",
+        "lock",
+        "on_commit",
+        "rank",
+        "segment_id",
+        "waited",
+    )
 
     def __init__(
         self,
@@ -98,27 +144,13 @@ class Ticket:
             except Exception:
                 logger.exception("a done callback of entry %d raised", self.entry_id)
 
-    def run_hooks(self, committed: Callable[[EntryId, int, list[bytes]], object] | None) -> None:
-        """Run the manager's hook and the commit's own, once; an Exception becomes the commit's error."""
+    def run_hooks(self, committed: Committed | None) -> None:
+        """Run the manager's hook and the commit's own, once."""
         item, self.item = self.item, None
         on_commit, self.on_commit = self.on_commit, None
-        try:
-            if committed is not None and item is not None:
-                committed(
-                    self.entry_id, self.segment_id, [item] if type(item) is bytes else list(item)
-                )
-        except Exception as error:
-            self._hook_raised(error)
-        try:
-            if on_commit is not None:
-                on_commit(self.entry_id, self.segment_id)
-        except Exception as error:
-            self._hook_raised(error)
-
-    def _hook_raised(self, cause: Exception) -> None:
-        error = CallbackError(self.entry_id)
-        error.__cause__ = cause
-        self.error = error
+        if item is not None or on_commit is not None:
+            hook = committed if item is not None else None
+            self.error = run_hooks(self.entry_id, self.segment_id, item, hook, on_commit)
 
     def __repr__(self) -> str:
         state = "pending" if not self.finished else "failed" if self.error else "done"

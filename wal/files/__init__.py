@@ -4,34 +4,35 @@ Three implementations keep one contract (``tests/files`` runs the same tests ove
 
 - :class:`wal.files.standard.StandardFileSystem`, the operating system's files;
 - :class:`wal.files.memory.MemoryFileSystem`, for tests and scratch logs;
-- :class:`wal.files.faulty.FaultyFileSystem`, which wraps another one, fails on demand, and tells what
+- :class:`wal.files.faulty.FaultyFileSystem`, which wraps another one, fails on demand, and tells
+what
   a power loss might leave.
 
-What the log assumes of any of them: a 512-byte sector is old or new, never mixed; a sync that returns
-is true; a rename is atomic. What it does not assume: any order between unsynced writes, that a
-created, renamed or removed name is durable before its directory is synced, or that a failed sync may
-be repeated.
+What the log assumes of any of them: a 512-byte sector is old or new, never mixed; a sync that
+returns is true; a rename is atomic. What it does not assume: any order between unsynced writes,
+that a created, renamed or removed name is durable before its directory is synced, or that a failed
+sync may be repeated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, Union
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import array
     import mmap
 
-    Buffer = Union[bytes, bytearray, memoryview, mmap.mmap, "array.array[int]"]
+    Buffer = bytes | bytearray | memoryview | mmap.mmap | array.array[int]
 else:
-    Buffer = Union[bytes, bytearray, memoryview]
+    Buffer = bytes | bytearray | memoryview
 
 
 class File(Protocol):
     """An open file. Every method may be called from many threads at once; offsets are in bytes.
 
-    Errors of the operating system are raised as OSError and leave the file open. Using a closed file
-    raises ValueError; closing it twice does nothing.
+    Errors of the operating system are raised as OSError and leave the file open. Using a closed
+    file raises ValueError; closing it twice does nothing.
     """
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -55,7 +56,7 @@ class File(Protocol):
         """Make every byte written so far, and the file's length, survive a power loss."""
 
     def truncate(self, length: int) -> None:
-        """Cut the file to ``length`` bytes (or grow it with zeros). Not durable before :meth:`sync`."""
+        """Cut the file to ``length`` bytes, or grow it with zeros. Durable after :meth:`sync`."""
 
     def size(self) -> int:
         """The length of the file in bytes."""
@@ -78,7 +79,7 @@ class FileSystem(Protocol):
         """Open an existing file; FileNotFoundError where there is none."""
 
     def create(self, path: str) -> File:
-        """Create an empty file and open it for reading and writing; FileExistsError where there is one.
+        """Create an empty file and open it; FileExistsError where there is one.
 
         The new name is durable only after :meth:`sync_directory`. Mode 0600 where modes exist.
         """
@@ -98,14 +99,15 @@ class FileSystem(Protocol):
     def make_directory(self, path: str) -> None:
         """Create a directory and every missing parent (mode 0700), each synced into its own parent.
 
-        A directory that exists is left alone, but for its parent's sync: a crash may have come between.
+        A directory that exists is left alone, but for its parent's sync: a crash may have come
+        between.
         """
 
     def sync_directory(self, path: str) -> None:
         """Make every creation, rename and removal in the directory survive a power loss."""
 
     def lock(self, path: str, timeout: float = 0.0) -> Lock:
-        """Take the exclusive lock on ``path``, created if missing, and write this process's pid into it.
+        """Take the exclusive lock on ``path``, created if missing, and write the pid into it.
 
         Exclusive between processes and between two callers in one process. Waits up to ``timeout``
         seconds; then :class:`wal.LogLockedError` with the holder's pid where it can be read. A

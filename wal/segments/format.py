@@ -1,11 +1,11 @@
 """The bytes of a segment file, and nothing else: pure functions between bytes and values.
 
-``docs/wal-format.md`` is the same on one page, with a real segment decoded field by field. Reader and
-writer share what is in this module, and no more.
+``docs/wal-format.md`` is the same on one page, with a real segment decoded field by field. Reader
+and writer share what is in this module, and no more.
 
 Every CRC-32C but the header's continues from the checksum of (salt, segment id, file offset of the
-frame or chunk). So the bytes of an earlier life of the file, of another file, or of another place in
-this one never pass, nor does a payload that holds frames of its own log.
+frame or chunk). So the bytes of an earlier life of the file, of another file, or of another place
+in this one never pass, nor does a payload that holds frames of its own log.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import struct
 import time
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Union
+from typing import Final, NamedTuple
 
 import msgpack
 from crc32c import crc32c
@@ -39,7 +39,7 @@ GROUP_BYTES: Final = GROUP.size + CRC.size
 GROUP_OVERHEAD: Final = GROUP_BYTES + 5 + CRC.size
 """What a group frame adds to its items: its header, the outer array's, the payload's crc."""
 ITEM_OVERHEAD: Final = 5
-"""What an item (a bin, or an array of bins) can add to its bytes, each chunk of an array as much again."""
+"""What an item (a bin, or an array) can add to its bytes; so can each bin of an array."""
 
 MAX_GROUP_PAYLOAD: Final = 256 << 10
 MAX_CHUNK: Final = (1 << 32) - 1
@@ -49,8 +49,16 @@ CHUNK_TAG: Final = 2
 END_TAG: Final = 3
 GROUP_TAG: Final = 4
 
-Item = Union[bytes, "list[bytes]"]
+Item = bytes | list[bytes]
 """An appended entry in a group: the one chunk itself, or the list of its chunks."""
+
+
+def fresh_salt() -> bytes:
+    """16 random bytes of which the first four are not all zero (a zeroed file holds no mark)."""
+    while True:
+        salt = os.urandom(16)
+        if any(salt[:4]):
+            return salt
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +71,7 @@ class SegmentHeader:
     file_size: int
     version_info: bytes = b""
     created_unix_ns: int = field(default_factory=time.time_ns)
-    salt: bytes = field(default_factory=lambda: fresh_salt())
+    salt: bytes = field(default_factory=fresh_salt)
 
     @property
     def mark(self) -> bytes:
@@ -101,19 +109,12 @@ class SegmentHeader:
 MAX_HEADER_BYTES: Final = HEADER.size + 255 + CRC.size
 
 
-def fresh_salt() -> bytes:
-    """16 random bytes of which the first four are not all zero (a zeroed file holds no mark)."""
-    while True:
-        salt = os.urandom(16)
-        if any(salt[:4]):
-            return salt
-
-
 def decode_header(path: str, data: bytes) -> SegmentHeader:
     """Read a header from the first bytes of a file.
 
-    Raises CorruptLogError for anything but a whole valid header, and FormatVersionError for a valid one
-    of another version (every version keeps the place of the version byte and of the checksum).
+    Raises CorruptLogError for anything but a whole valid header, and FormatVersionError for a
+    valid one of another version (every version keeps the place of the version byte and of the
+    checksum).
     """
     if len(data) < HEADER.size + CRC.size:
         raise CorruptLogError(
@@ -155,7 +156,7 @@ def chunk_crc(seed: int, offset: int, head: bytes) -> int:
 
 
 def encode_end(seed: int, entry_offset: int, entry_header: bytes, crcs: bytes, count: int) -> bytes:
-    """The frame that makes a streamed entry valid. ``crcs``: every chunk's, as they stand in the file."""
+    """The frame that makes a streamed entry valid. ``crcs``: every chunk's, as in the file."""
     end = END.pack(END_TAG, count)
     return end + CRC.pack(crc32c(entry_header + crcs + end, seed_at(seed, entry_offset)))
 
@@ -169,7 +170,7 @@ def encode_group(
     items: list[Item],
     chunks: int,
 ) -> tuple[bytes, bytes, bytes]:
-    """A group frame as buffers for one vectored write: its header, its payload, the payload's crc."""
+    """A group frame as buffers for one vectored write: header, payload, the payload's crc."""
     payload: bytes = msgpack.packb(items)
     start = seed_at(seed, offset)
     head = GROUP.pack(
@@ -185,13 +186,13 @@ class GroupHeader(NamedTuple):
     tag: int
     first_id: int
     durable_id: int
-    count: int
+    count: int  # type: ignore[assignment]  # tuple.count gives way
     chunks: int
     length: int
 
 
 def decode_group_header(seed: int, offset: int, data: bytes, at: int) -> GroupHeader | None:
-    """The group header at ``data[at:]``, which stands at ``offset`` in the file; None if it is not valid."""
+    """The group header at ``data[at:]``, at ``offset`` in the file; None if it is not valid."""
     if len(data) < at + GROUP_BYTES:
         return None
     crc = crc32c(data[at : at + GROUP.size], seed_at(seed, offset))
@@ -210,8 +211,9 @@ def decode_group_header(seed: int, offset: int, data: bytes, at: int) -> GroupHe
 def decode_payload(payload: bytes, count: int, chunks: int) -> list[Item] | None:
     """The items of a group, or None where the payload is not exactly what its header announced.
 
-    The limits keep what a hostile payload can make msgpack allocate within a small factor of its own
-    size; the shape (``count`` items, bytes or lists of bytes, ``chunks`` in all) is checked after.
+    The limits keep what a hostile payload can make msgpack allocate within a small factor of its
+    own size; the shape (``count`` items, bytes or lists of bytes, ``chunks`` in all) is checked
+    after.
     """
     try:
         items = msgpack.unpackb(
@@ -243,10 +245,10 @@ def decode_payload(payload: bytes, count: int, chunks: int) -> list[Item] | None
 
 
 def evidence_in(header: SegmentHeader, seed: int, data: Buffer, offset: int) -> int:
-    """The largest durable id of any header, valid by its own crc, in ``data`` (at ``offset`` in the file).
+    """The largest durable id of any valid header in ``data``, at ``offset`` in the file.
 
-    Looks at every occurrence of the mark, whatever stands around it: after damage this is what tells
-    it from a torn tail.
+    Looks at every occurrence of the mark, whatever stands around it: after damage this is what
+    tells it from a torn tail.
     """
     data = bytes(data)
     best = 0

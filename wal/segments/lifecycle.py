@@ -5,8 +5,8 @@
     ACTIVE ──► SEALED ──► CHECKPOINTED ──► RELEASED
        ╲_________________________↗  (an empty one is stepped over)
 
-ACTIVE: entries go into it. SEALED: whole and durable, waits for its checkpoint. CHECKPOINTED: the marker
-has passed it. RELEASED: its file has left its ``wal-`` name and nothing may read it any more.
+ACTIVE: entries go into it. SEALED: whole and durable, waits for its checkpoint. CHECKPOINTED: the
+marker has passed it. RELEASED: its file has left its ``wal-`` name; nothing may read it now.
 """
 
 from __future__ import annotations
@@ -52,14 +52,26 @@ def abandoned_name(segment_id: int) -> str:
 class Segment:
     """A segment file that the log holds, from its activation to its release.
 
-    ``end`` is where the next frame goes, behind an entry that is still open; ``committed_end`` is where
-    the last committed frame ended, ``durable_end`` the same of what is known to be synced. ``last_id``
-    is the last committed entry's id, the header's ``previous_last_id`` while there is none.
+    ``end`` is where the next frame goes, behind an open entry; ``committed_end`` is where the last
+    committed frame ended, ``durable_end`` the same of what is synced. ``last_id`` is the
+    last committed entry's id, the header's ``previous_last_id`` while there is none.
     ``unwritten`` maps the offsets of streamed chunks that are still in the buffer to (data, crc).
     """
 
-    __slots__ = ("abandoned", "committed_end", "durable_end", "end", "file", "header", "last_id", "path", "pins",
-                 "source", "state", "unwritten")  # fmt: skip
+    __slots__ = (
+        "abandoned",
+        "committed_end",
+        "durable_end",
+        "end",
+        "file",
+        "header",
+        "last_id",
+        "path",
+        "pins",
+        "source",
+        "state",
+        "unwritten",
+    )
 
     def __init__(self, header: SegmentHeader, path: str, file: File) -> None:
         self.header = header
@@ -95,8 +107,8 @@ class Segment:
 class SegmentRegistry:
     """The segments that the log holds, by id, and who reads them.
 
-    The lock guards the dictionary, the pins and the states. A pin is taken before a byte is read and keeps the
-    segment's file under its name; it delays neither the checkpoint marker nor any writer.
+    The lock guards the dictionary, the pins, the states. A pin is taken before a byte is read and
+    keeps the segment's file under its name; it delays neither the checkpoint marker nor any writer.
     """
 
     def __init__(self) -> None:
@@ -140,10 +152,10 @@ class SegmentRegistry:
             segment.file.close()
 
     def pin_after(self, entry_id: int | None) -> Segment | None:
-        """Pin the oldest held segment with an entry above ``entry_id`` (None: the oldest held with any).
+        """Pin the oldest held segment with an entry above ``entry_id`` (None: with any).
 
-        None if there is none. PositionNotFoundError if an entry in between is not held any more. Abandoned
-        segments are passed over: their entries are gone, but by decision.
+        None if there is none. PositionNotFoundError if an entry in between is not held any more.
+        Abandoned segments are passed over: their entries are gone, but by decision.
         """
         with self._lock:
             reached = entry_id

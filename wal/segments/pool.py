@@ -19,8 +19,8 @@ Spare = tuple[str, File]
 class SparePool:
     """Files of at least ``length`` bytes, durable at that length, ready to become segments.
 
-    Two locks: ``_lock`` guards the list and is never held during I/O; ``_making`` is held by whoever
-    makes a file, so that a writer in need and the preparer do not make one each.
+    Two locks: ``_lock`` guards the list and is never held during I/O; ``_making`` is held by
+    whoever makes a file, so that a writer in need and the preparer do not make one each.
     """
 
     def __init__(self, file_system: FileSystem, directory: str, length: int, keep: int) -> None:
@@ -37,7 +37,7 @@ class SparePool:
         self._requested = False
 
     def adopt(self, names: list[str]) -> None:
-        """Take over the ``free-`` files that a former process left; drop those of another length."""
+        """Take over the ``free-`` files of a former process; drop those of another length."""
         for name in names:
             suffix = name.removeprefix("free-")
             if suffix.isdecimal():
@@ -59,7 +59,7 @@ class SparePool:
         return None
 
     def ensure(self, length: int = 0) -> None:
-        """Make sure that :meth:`take` of ``length`` finds one, by making it here and now if need be.
+        """Make sure that :meth:`take` of ``length`` finds one: make it here and now if need be.
 
         Raises SegmentAllocationError where there is no room; nothing is left behind then.
         """
@@ -112,7 +112,7 @@ class SparePool:
             raise SegmentAllocationError(path, error) from error
 
     def grow(self, file: File, path: str, length: int) -> None:
-        """Make an active segment's file ``length`` bytes long, for an entry larger than its room."""
+        """Make an active segment's file ``length`` bytes long, for an entry that outgrows it."""
         try:
             file.allocate(length)
         except OSError as error:

@@ -1,12 +1,14 @@
 """Reading segments: scanning frames, entries, and single chunks by position.
 
-A scan reads windows of the file and yields the frames that are whole and valid, until the first that
-is not; what that means (a torn tail, or damage) is for the caller to judge. Memory is bounded by the
-window: a streamed entry that does not fit in one is checked in pieces and its chunks are read lazily.
+A scan reads windows of the file and yields the frames that are whole and valid, until the first
+that is not; what that means (a torn tail, or damage) is for the caller to judge. Memory is bounded
+by the window: a streamed entry that does not fit in one is checked in pieces and its chunks are
+read lazily.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -29,19 +31,29 @@ WINDOW: Final = 4 << 20
 PIECE: Final = 1 << 20
 _LARGE: Final = 4096  # from here on a memoryview costs less than a copy of the slice
 
-_ENTRY_AND_CRC = fmt.struct.Struct("<4sBQQI")
+_ENTRY_AND_CRC: Final = struct.Struct("<4sBQQI")
 
 
 class ChunkReader:
     """One chunk's data, in memory or still in its segment file.
 
-    ``position`` is its :class:`LogPosition`, ``length`` its bytes. Also a context manager: leaving it
-    lets go of the segment that a :meth:`WriteAheadLog.read_at` pinned. ``bytes(chunk)`` is all of it,
-    and it equals bytes of the same content.
+    ``position`` is its :class:`LogPosition`, ``length`` its bytes. Also a context manager: leaving
+    it lets go of the segment that a :meth:`WriteAheadLog.read_at` pinned. ``bytes(chunk)`` is all
+    of it, and it equals bytes of the same content.
     """
 
-    __slots__ = ("_at", "_crc", "_data", "_file", "_head", "_path", "_pin", "_running", "length",
-                 "position")  # fmt: skip
+    __slots__ = (
+        "_at",
+        "_crc",
+        "_data",
+        "_file",
+        "_head",
+        "_path",
+        "_pin",
+        "_running",
+        "length",
+        "position",
+    )
 
     def __init__(
         self,
@@ -72,8 +84,8 @@ class ChunkReader:
     def read(self, size: int = -1) -> bytes:
         """The next ``size`` bytes, or all that are left; ``b""`` at the end.
 
-        Raises CorruptLogError once the last byte was read and the checksum does not match: data read
-        in one call is always right, data read in pieces is vouched for by the last one.
+        Raises CorruptLogError once the last byte was read and the checksum does not match: data
+        read in one call is always right, data read in pieces is vouched for by the last one.
         """
         left = self.length - self._at
         size = left if size < 0 else min(size, left)
@@ -86,7 +98,7 @@ class ChunkReader:
         return piece
 
     def crc_is_valid(self) -> bool:
-        """Whether the whole chunk matches its checksum. Reads it all, and leaves the place of read."""
+        """Whether the whole chunk matches its checksum. Leaves the place of read."""
         if self._crc is None:
             return True
         running = self._head
@@ -197,9 +209,9 @@ class Frame:
 class Entry:
     """A committed entry as it is handed to ``recover``, ``checkpoint_to`` and ``entries()``.
 
-    ``id`` is its :data:`EntryId`. Chunks may be read in any order, in part, or not at all. They can be
-    read as long as the segment is there: during the callback, or until the iteration goes on; chunks
-    of up to some MiB are in memory and stay.
+    ``id`` is its :data:`EntryId`. Chunks may be read in any order, in part, or not at all. They
+    can be read as long as the segment is there: during the callback, or until the iteration goes
+    on; chunks of up to some MiB are in memory and stay.
     """
 
     __slots__ = ("_frame", "_index", "_item", "_source", "id")
@@ -219,13 +231,13 @@ class Entry:
         segment_id, offset = self._source.header.segment_id, self._frame.offset
         return [
             ChunkReader(LogPosition(segment_id, offset, self._index + n), len(data), data)
-            for n, data in enumerate([item] if type(item) is bytes else item)
+            for n, data in enumerate([item] if isinstance(item, bytes) else item)
         ]
 
     def read_all(self) -> list[bytes]:
         """Every chunk's data, in order: :meth:`chunks` without an object for each."""
         item = self._item
-        return [item] if type(item) is bytes else list(item)
+        return [item] if isinstance(item, bytes) else list(item)
 
     @property
     def segment_id(self) -> int:
@@ -242,7 +254,7 @@ class StreamedEntry(Entry):
     __slots__ = ()
 
     def chunks(self) -> list[ChunkReader]:
-        """The entry's chunks, in order; data that was not in the scan's window is read on demand."""
+        """The entry's chunks, in order; data that the scan did not keep is read on demand."""
         return [self._source.chunk(extent) for extent in self._frame.extents or ()]
 
     def read_all(self) -> list[bytes]:
@@ -265,7 +277,7 @@ class FrameSource:
         self.seed = header.seed
 
     def frames(self, start: int, stop: int, after: int, *, check: bool = True) -> Iterator[Frame]:
-        """Every frame in ``start`` to ``stop`` (offsets) with ids above ``after``, up to the first flaw.
+        """Every frame from ``start`` to ``stop`` with ids above ``after``, up to the first flaw.
 
         ``check=False`` passes over the checksums of streamed chunks, for a second reading of what a
         first one has checked (a chunk's own ``read`` checks it in any case).
@@ -407,7 +419,7 @@ def _group(seed: int, data: bytes, base: int, at: int) -> object:
 
 
 def _entry_header(seed: int, data: bytes, offset: int, at: int) -> tuple[int, int] | None:
-    """The entry id and durable id of the streamed entry's header at ``data[at:]``, if it is valid."""
+    """The ids in the streamed entry's header at ``data[at:]``: its own, the durable one."""
     if len(data) < at + fmt.ENTRY_BYTES:
         return None
     _, tag, entry_id, durable_id, crc = _ENTRY_AND_CRC.unpack_from(data, at)

@@ -1,4 +1,4 @@
-"""Framing into one segment, and its activation. Knows nothing of threads: callers hold the append lock."""
+"""Framing into one segment, and its activation. Callers hold the append lock."""
 
 from __future__ import annotations
 
@@ -10,18 +10,28 @@ from wal.segments.format import Item, SegmentHeader
 from wal.segments.lifecycle import Segment
 
 GROUP_TARGET: Final = 64 << 10
-"""The payload at which a group is framed; larger ones gain nothing (measured from 16 KiB to 256 KiB)."""
+"""The payload at which a group is framed: a few hundred small entries share its cost."""
 
 
 class SegmentWriter:
     """The frames of one segment that gather until a leader writes them.
 
-    Offsets only grow. ``end`` is where the next frame goes, ``committed_end`` where the last committed
-    one ended; bytes below ``taken`` were handed to a leader and may be in the file.
+    Offsets only grow. ``end`` is where the next frame goes, ``committed_end`` where the last
+    committed one ended; bytes below ``taken`` were handed to a leader and may be in the file.
     """
 
-    __slots__ = ("_buffers", "activated", "file_size", "must_seal", "predecessor", "seed", "segment",
-                 "spare_path", "successor_requested", "taken")  # fmt: skip
+    __slots__ = (
+        "_buffers",
+        "activated",
+        "file_size",
+        "must_seal",
+        "predecessor",
+        "seed",
+        "segment",
+        "spare_path",
+        "successor_requested",
+        "taken",
+    )
 
     def __init__(self, segment: Segment, file_size: int, spare_path: str | None) -> None:
         self.segment = segment
@@ -76,8 +86,8 @@ class SegmentWriter:
     def drop_after(self, mark: int, offset: int) -> int:
         """Forget the bytes from ``offset`` on; returns how many were still in the buffer.
 
-        Where a leader has taken some of them they may be in the file, and what is written there must
-        never be written over: the segment ends here then.
+        Where a leader has taken some of them they may be in the file, and what is written there
+        must never be written over: the segment ends here then.
         """
         segment = self.segment
         if self.taken > offset:
@@ -98,7 +108,7 @@ class SegmentWriter:
         return offset, buffers
 
     def activate(self, file_system: FileSystem, directory: str) -> None:
-        """Make the segment exist: header, sync, name, directory sync. Only then may entries follow."""
+        """Make the segment exist: header, sync, name, directory sync. Then entries may follow."""
         assert self.spare_path is not None
         segment = self.segment
         segment.file.write_at(0, [segment.header.encode()])
@@ -117,8 +127,8 @@ def plan_segment(
 ) -> SegmentWriter:
     """A writer for a segment that does not exist yet: frames may gather before it is activated.
 
-    Each entry takes at least a byte, so ids cannot outgrow a limit of the file's size but through rolled-back
-    entries and huge files; then the limit rotates.
+    Each entry takes at least a byte, so ids cannot outgrow a limit of the file's size but through
+    rolled-back entries and huge files; then the limit rotates.
     """
     spare_path, file = spare
     file_size = file.size()
