@@ -55,7 +55,7 @@ class Checkpointer:
         self._stopping = False
         self._hurry = False
         self._attempts = 0
-        self.error: Exception | None = None  # of the last attempt
+        self.error: BaseException | None = None  # of the last attempt
         self.checkpoints = 0
         self._buffer: AppendBuffer | None = None
         self._log: Callable[[], WriteAheadLog | None] = lambda: None
@@ -168,7 +168,8 @@ class Checkpointer:
                 if segment is not None:
                     self._checkpoint(segment)
                     self._succeeded(segment)
-            except Exception as error:  # noqa: BLE001 - it is kept, and raised to who asks
+            except BaseException as error:  # noqa: BLE001 - it is kept, and raised to who asks
+                # SystemExit too: others would wait for ever for a thread that is gone.
                 self._pause_after(error)
 
     def _has_work(self) -> bool:
@@ -181,7 +182,7 @@ class Checkpointer:
             self._attempts = 0
             self._changed.notify_all()
 
-    def _pause_after(self, error: Exception) -> None:
+    def _pause_after(self, error: BaseException) -> None:
         with self._changed:
             self.error = error
             self._attempts += 1

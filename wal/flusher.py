@@ -86,7 +86,7 @@ class Flusher:
                     deadline = time.monotonic() + self._interval if self._tick() else None
             except WalError:
                 deadline = None  # latched: whoever waits has been told
-            except Exception:
+            except BaseException:  # an on_commit's SystemExit too: dropped entries need the thread
                 deadline = None
                 logger.exception("the flusher failed; it goes on")
 
