@@ -82,7 +82,7 @@ class SegmentReader:
         segment, source = self._segment, self._segment.source
         start, last = segment.header.size, segment.header.previous_last_id
         for frame in source.frames(start, segment.committed_end, last):
-            yield from source.entries(frame)
+            yield from frame.entries()
             start, last = frame.end, max(last, frame.last_id)
         if last != segment.last_id:
             reason = f"entries {last + 1} to {segment.last_id} cannot be read"

@@ -165,7 +165,7 @@ class LogReader:
                 start, last = frame.end, max(last, frame.last_id)
                 if last <= after:
                     continue
-                for entry in segment.source.entries(frame):
+                for entry in frame.entries():
                     if entry.id > after:
                         yield entry
             if start < stop:

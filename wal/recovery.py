@@ -180,23 +180,28 @@ class Judgement:
             for frame in segment.source.frames(start, stop, self.last_id):
                 if limit is not None and frame.last_id > limit:
                     break
-                self.last_id = max(self.last_id, frame.last_id)
-                self.evidence = max(self.evidence, frame.durable_id)
+                if frame.last_id > self.last_id:  # it is not, for a witness
+                    self.last_id = frame.last_id
+                if frame.durable_id > self.evidence:
+                    self.evidence = frame.durable_id
                 segment.end = frame.end
                 if self.read_only:
                     scanned.frames.append(frame)
                 uncovered.append((frame.last_id, frame.end))
-                while uncovered and uncovered[0][0] <= self.evidence:
+                if uncovered[0][0] <= self.evidence:
                     scanned.settled = uncovered.popleft()[1]
                 if self.last_id == limit:
                     break
+            while uncovered and uncovered[0][0] <= self.evidence:
+                scanned.settled = uncovered.popleft()[1]
         segment.committed_end = segment.durable_end = segment.end
         segment.last_id = self.last_id
 
     def _judge_tail(self, scanned: Scanned) -> None:
         """Look behind the last frame for headers that prove that more was durable."""
         segment = scanned.segment
-        if segment is not None and scanned.damage is None:
+        exact = self.clean is not None and segment is not None and self._ends_as_left(segment)
+        if segment is not None and scanned.damage is None and not exact:
             size = segment.file.size()
             behind = segment.source.evidence(segment.end + 1, size)
             self.evidence = max(self.evidence, behind)
@@ -229,14 +234,18 @@ class Judgement:
             self.clean = None
             return
         segment = last.segment if last is not None else None
-        found = (segment.id, segment.end, self.last_id) if segment is not None else (0, 0, 0)
-        if found != tuple(self.clean):
+        if segment is None or not self._ends_as_left(segment):
             path = os.path.join(self.directory, segment_name(self.clean.segment_id))
             reason = f"it was left with entry {self.clean.last_id} at {self.clean.length}"
-            damage = CorruptLogError(path, min(found[1], self.clean.length), reason)
+            offset = min(segment.end, self.clean.length) if segment is not None else 0
+            damage = CorruptLogError(path, offset, reason)
             if last is None:
                 raise damage
             last.damage = damage
+
+    def _ends_as_left(self, segment: Segment) -> bool:
+        """Whether the log ends exactly where a clean shutdown left it: nothing lies behind that."""
+        return (segment.id, segment.end, self.last_id) == self.clean
 
     def problem(self) -> CorruptLogError | None:
         """The first damage in a segment that is not abandoned."""
@@ -348,10 +357,11 @@ class Judgement:
             for frame in frames:
                 if self.read_only and frame.last_id > self.evidence:
                     break
-                for entry in source.entries(frame):
+                for entry in frame.entries():
                     recover(entry)
                 shown += frame.last_id - frame.first_id + 1
-                last = max(last, frame.last_id)
+                if frame.last_id > last:
+                    last = frame.last_id
             if last != segment.last_id and not self.read_only:
                 reason = f"entries {last + 1} to {segment.last_id} could be read only once"
                 raise CorruptLogError(segment.path, start, reason)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import accumulate, repeat
 from typing import TYPE_CHECKING, Final
 
 from crc32c import crc32c
@@ -32,6 +33,8 @@ PIECE: Final = 1 << 20
 _LARGE: Final = 4096  # from here on a memoryview costs less than a copy of the slice
 
 _ENTRY_AND_CRC: Final = struct.Struct("<4sBQQI")
+_ENTRY_AND_CHUNK: Final = struct.Struct("<4sBQQIBI")
+_CRC_AND_NEXT: Final = struct.Struct("<IBI")
 
 
 class ChunkReader:
@@ -167,28 +170,30 @@ class ChunkReader:
         return f"<ChunkReader of {self.length} bytes at {tuple(self.position)}>"
 
 
-class Extent:
-    """A streamed chunk that a scan met: where it is, and its data where that was in the window."""
-
-    __slots__ = ("crc", "length", "offset", "start", "window")
-
-    def __init__(
-        self, offset: int, length: int, crc: int, window: bytes | None, start: int
-    ) -> None:
-        self.offset = offset
-        self.length = length
-        self.crc = crc
-        self.window = window
-        self.start = start
+Extent = tuple[int, int, int, bytes | None, int]
+"""A streamed chunk that a scan met: the offset of its tag, its length, its crc, and where its data
+was in the window: the window (or None) and the place in it. A bare tuple: one is made for every
+chunk that is recovered."""
 
 
 class Frame:
-    """A whole valid frame: a group of appended entries, or one streamed entry."""
+    """A whole valid frame: a group of appended entries (``items``), or one streamed entry."""
 
-    __slots__ = ("durable_id", "end", "extents", "first_id", "items", "last_id", "offset")
+    __slots__ = (
+        "durable_id",
+        "end",
+        "extents",
+        "first_chunks",
+        "first_id",
+        "items",
+        "last_id",
+        "offset",
+        "source",
+    )
 
     def __init__(
         self,
+        source: FrameSource,
         offset: int,
         end: int,
         first_id: int,
@@ -197,6 +202,7 @@ class Frame:
         items: list[Item] | None,
         extents: list[Extent] | None,
     ) -> None:
+        self.source = source
         self.offset = offset
         self.end = end
         self.first_id = first_id
@@ -204,6 +210,22 @@ class Frame:
         self.durable_id = durable_id
         self.items = items
         self.extents = extents
+        self.first_chunks: list[int] | None = None
+
+    def entries(self) -> Iterator[Entry]:
+        """The frame's entries, in order."""
+        items = self.items
+        if items is None:
+            return iter((StreamedEntry(self.first_id, b"", self),))
+        # 172 ns an entry; a generator that calls the class takes 276 (CPython 3.11).
+        return map(Entry, range(self.first_id, self.last_id + 1), items, repeat(self))
+
+    def first_chunk(self, entry_id: int) -> int:
+        """The number, in the group, of an entry's first chunk."""
+        if self.first_chunks is None:
+            counts = (1 if isinstance(item, bytes) else len(item) for item in self.items or ())
+            self.first_chunks = [0, *accumulate(counts)]
+        return self.first_chunks[entry_id - self.first_id]
 
 
 class Entry:
@@ -214,24 +236,23 @@ class Entry:
     on; chunks of up to some MiB are in memory and stay.
     """
 
-    __slots__ = ("_frame", "_index", "_item", "_source", "id")
+    __slots__ = ("_frame", "_item", "id")
 
-    def __init__(
-        self, id: EntryId, item: Item, index: int, frame: Frame, source: FrameSource
-    ) -> None:
-        self.id = id
+    id: EntryId
+
+    def __init__(self, id: int, item: Item, frame: Frame) -> None:
+        self.id = id  # type: ignore[assignment]
         self._item = item
-        self._index = index
         self._frame = frame
-        self._source = source
 
     def chunks(self) -> list[ChunkReader]:
         """The entry's chunks, in order."""
-        item = self._item
-        segment_id, offset = self._source.header.segment_id, self._frame.offset
+        frame = self._frame
+        segment_id, offset = frame.source.header.segment_id, frame.offset
+        first = frame.first_chunk(self.id)
         return [
-            ChunkReader(LogPosition(segment_id, offset, self._index + n), len(data), data)
-            for n, data in enumerate([item] if isinstance(item, bytes) else item)
+            ChunkReader(LogPosition(segment_id, offset, first + n), len(data), data)
+            for n, data in enumerate(self.read_all())
         ]
 
     def read_all(self) -> list[bytes]:
@@ -242,7 +263,7 @@ class Entry:
     @property
     def segment_id(self) -> int:
         """The segment that holds the entry."""
-        return self._source.header.segment_id
+        return self._frame.source.header.segment_id
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}>"
@@ -255,7 +276,8 @@ class StreamedEntry(Entry):
 
     def chunks(self) -> list[ChunkReader]:
         """The entry's chunks, in order; data that the scan did not keep is read on demand."""
-        return [self._source.chunk(extent) for extent in self._frame.extents or ()]
+        frame = self._frame
+        return [frame.source.chunk(extent) for extent in frame.extents or ()]
 
     def read_all(self) -> list[bytes]:
         """Every chunk's data, in order."""
@@ -282,7 +304,7 @@ class FrameSource:
         ``check=False`` passes over the checksums of streamed chunks, for a second reading of what a
         first one has checked (a chunk's own ``read`` checks it in any case).
         """
-        mark, seed, limit = self.header.mark, self.seed, self.header.id_limit
+        mark, limit = self.header.mark, self.header.id_limit
         data, base, at = b"", start, 0
         while True:
             frame: object = _MORE
@@ -290,9 +312,9 @@ class FrameSource:
                 if data[at : at + 4] != mark:
                     return
                 if data[at + 4] == fmt.GROUP_TAG:
-                    frame = _group(seed, data, base, at)
+                    frame = _group(self, data, base, at)
                 else:
-                    frame = _streamed(seed, data, base, at, check)
+                    frame = _streamed(self, data, base, at, check)
             if frame is _MORE:
                 offset = base + at
                 if at or not data:
@@ -319,7 +341,7 @@ class FrameSource:
         """The streamed entry at ``offset`` that is larger than a window: checked in pieces."""
         read = self.file.read_at
         head = read(offset, fmt.ENTRY_BYTES)
-        opened = _entry_header(self.seed, head, offset, 0)
+        opened = _entry_header(self.seed, head, offset)
         if opened is None:
             return None
         extents: list[Extent] = []
@@ -335,7 +357,7 @@ class FrameSource:
                 if read(at, len(end)) != end or at + len(end) > stop:
                     return None
                 at += len(end)
-                return Frame(offset, at, opened[0], opened[0], opened[1], None, extents)
+                return Frame(self, offset, at, opened[0], opened[0], opened[1], None, extents)
             past = at + fmt.CHUNK.size + length
             if tag != fmt.CHUNK_TAG or past + fmt.CRC.size > stop:
                 return None
@@ -345,30 +367,17 @@ class FrameSource:
             stored = read(past, fmt.CRC.size)
             if stored != fmt.CRC.pack(crc):
                 return None
-            extents.append(Extent(at, length, crc, None, 0))
+            extents.append((at, length, crc, None, 0))
             crcs += stored
             at = past + fmt.CRC.size
 
     def chunk(self, extent: Extent) -> ChunkReader:
         """A reader of a streamed chunk."""
-        offset, length = extent.offset, extent.length
+        offset, length, crc, window, start = extent
         position = LogPosition(self.header.segment_id, offset, STREAMED)
-        data = None
-        if extent.window is not None:
-            data = extent.window[extent.start : extent.start + length]
+        data = None if window is None else window[start : start + length]
         head = fmt.chunk_crc(self.seed, offset, fmt.CHUNK.pack(fmt.CHUNK_TAG, length))
-        return ChunkReader(position, length, data, extent.crc, head, self.file, self.path)
-
-    def entries(self, frame: Frame) -> Iterator[Entry]:
-        """The entries of a frame, in order."""
-        items = frame.items
-        if items is None:
-            yield StreamedEntry(EntryId(frame.first_id), b"", 0, frame, self)
-            return
-        index = 0
-        for entry_id, item in enumerate(items, frame.first_id):
-            yield Entry(entry_id, item, index, frame, self)  # type: ignore[arg-type]
-            index += 1 if type(item) is bytes else len(item)
+        return ChunkReader(position, length, data, crc, head, self.file, self.path)
 
     def torn_bytes(self, start: int, stop: int) -> int:
         """How many bytes of a torn frame lie behind ``start``: up to the last that is not zero.
@@ -395,12 +404,12 @@ class FrameSource:
         return best
 
 
-def _group(seed: int, data: bytes, base: int, at: int) -> object:
+def _group(source: FrameSource, data: bytes, base: int, at: int) -> object:
     """The group frame at ``data[at:]``: a Frame, None if it is not valid, or _MORE."""
     if len(data) < at + fmt.GROUP_BYTES:
         return _MORE
     offset = base + at
-    head = fmt.decode_group_header(seed, offset, data, at)
+    head = fmt.decode_group_header(source.seed, offset, data, at)
     if head is None:
         return None
     start = at + fmt.GROUP_BYTES
@@ -408,63 +417,70 @@ def _group(seed: int, data: bytes, base: int, at: int) -> object:
     if len(data) < end + fmt.CRC.size:
         return _MORE
     payload = data[start:end]
-    if fmt.CRC.unpack_from(data, end)[0] != crc32c(payload, fmt.seed_at(seed, offset)):
+    if fmt.CRC.unpack_from(data, end)[0] != crc32c(payload, fmt.seed_at(source.seed, offset)):
         return None
     items = fmt.decode_payload(payload, head.count, head.chunks)
     if items is None:
         return None
     last_id = head.first_id + head.count - 1
     end += base + fmt.CRC.size
-    return Frame(offset, end, head.first_id, last_id, head.durable_id, items, None)
+    return Frame(source, offset, end, head.first_id, last_id, head.durable_id, items, None)
 
 
-def _entry_header(seed: int, data: bytes, offset: int, at: int) -> tuple[int, int] | None:
-    """The ids in the streamed entry's header at ``data[at:]``: its own, the durable one."""
-    if len(data) < at + fmt.ENTRY_BYTES:
+def _entry_header(seed: int, data: bytes, offset: int) -> tuple[int, int] | None:
+    """The ids in the streamed entry's header: its own and the durable one; None if not valid."""
+    if len(data) < fmt.ENTRY_BYTES:
         return None
-    _, tag, entry_id, durable_id, crc = _ENTRY_AND_CRC.unpack_from(data, at)
+    _, tag, entry_id, durable_id, crc = _ENTRY_AND_CRC.unpack_from(data)
     if tag != fmt.ENTRY_TAG or durable_id >= entry_id:
         return None
-    if crc != crc32c(data[at : at + fmt.ENTRY.size], fmt.seed_at(seed, offset)):
+    if crc != crc32c(data[: fmt.ENTRY.size], fmt.seed_at(seed, offset)):
         return None
     return entry_id, durable_id
 
 
-def _streamed(seed: int, data: bytes, base: int, at: int, check: bool) -> object:
+def _streamed(source: FrameSource, data: bytes, base: int, at: int, check: bool) -> object:
     """The streamed entry at ``data[at:]``: a Frame, None if it is not valid, or _MORE.
 
-    One flat function without helpers: small streamed entries are recovered a third faster so.
+    One flat function that takes several fields with each unpack, without helpers: small entries are
+    recovered in half the time so.
     """
-    offset = base + at
-    opened = _entry_header(seed, data, offset, at)
-    if opened is None:
+    size = len(data)
+    if at + _ENTRY_AND_CHUNK.size > size:
+        return _MORE
+    _, tag, entry_id, durable_id, crc, kind, length = _ENTRY_AND_CHUNK.unpack_from(data, at)
+    if tag != fmt.ENTRY_TAG or durable_id >= entry_id:
         return None
-    unpack, size = fmt.CHUNK.unpack_from, len(data)
+    seed = source.seed
+    entry_seed, vouched = 0, []
+    if check:
+        entry_seed = crc32c((base + at).to_bytes(8, "little"), seed)
+        if crc != crc32c(data[at : at + 21], entry_seed):
+            return None
+        vouched.append(data[at : at + 25])
+    unpack = _CRC_AND_NEXT.unpack_from
     extents: list[Extent] = []
-    crcs = bytearray()
-    pos = at + fmt.ENTRY_BYTES
-    while pos + fmt.END_BYTES <= size:
-        tag, length = unpack(data, pos)
-        past = pos + fmt.CHUNK.size + length
-        if tag == fmt.CHUNK_TAG:
-            if past + fmt.CRC.size > size:
-                return _MORE
-            stored = data[past : past + fmt.CRC.size]
-            crc = int.from_bytes(stored, "little")
-            if check:
-                body = data[pos:past] if length < _LARGE else memoryview(data)[pos:past]
-                if crc != crc32c(body, crc32c((base + pos).to_bytes(8, "little"), seed)):
-                    return None
-            extents.append(Extent(base + pos, length, crc, data, pos + fmt.CHUNK.size))
-            crcs += stored
-            pos = past + fmt.CRC.size
-            continue
-        if tag != fmt.END_TAG:
+    pos = at + 25
+    while kind == fmt.CHUNK_TAG:
+        past = pos + 5 + length
+        if past + 9 > size:
+            return _MORE
+        crc, next_kind, next_length = unpack(data, past)
+        if check:
+            body = data[pos:past] if length < _LARGE else memoryview(data)[pos:past]
+            if crc != crc32c(body, crc32c((base + pos).to_bytes(8, "little"), seed)):
+                return None
+            vouched.append(data[past : past + 4])
+        extents.append((base + pos, length, crc, data, pos + 5))
+        pos = past + 4
+        kind = next_kind
+        length = next_length
+    if kind != fmt.END_TAG or length != len(extents):
+        return None
+    if pos + 9 > size:
+        return _MORE
+    if check:
+        vouched.append(data[pos : pos + 5])
+        if data[pos + 5 : pos + 9] != crc32c(b"".join(vouched), entry_seed).to_bytes(4, "little"):
             return None
-        head = data[at : at + fmt.ENTRY_BYTES]
-        end = fmt.encode_end(seed, offset, head, bytes(crcs), len(extents))
-        if data[pos : pos + fmt.END_BYTES] != end:
-            return None
-        end_offset = base + pos + fmt.END_BYTES
-        return Frame(offset, end_offset, opened[0], opened[0], opened[1], None, extents)
-    return _MORE
+    return Frame(source, base + at, base + pos + 9, entry_id, entry_id, durable_id, None, extents)
