@@ -9,8 +9,10 @@ it opens is held against what it knows.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import os
+import sys
 import threading
 from dataclasses import dataclass, field
 
@@ -38,8 +40,13 @@ def seed():
 
 
 @pytest.fixture(autouse=True)
-def no_power_no_noise(monkeypatch):
-    """A background thread may meet the power loss; what the log reports of it is expected."""
+def no_power_no_noise(monkeypatch, request):
+    """A background thread may meet the power loss; what the log reports of it is expected.
+
+    A hang ends the run with the stacks of all threads, but a campaign has its time.
+    """
+    patience = 3600 if request.node.get_closest_marker("long") else 120
+    faulthandler.dump_traceback_later(patience, exit=True, file=sys.__stderr__)
     usual = threading.excepthook
 
     def hook(args):
@@ -50,6 +57,7 @@ def no_power_no_noise(monkeypatch):
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
+    faulthandler.cancel_dump_traceback_later()
 
 
 @dataclass
