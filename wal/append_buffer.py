@@ -171,7 +171,7 @@ class AppendBuffer:
         blocked = self.entry_open or self.refusal or self.failure or writer.must_seal
         if blocked or room < fmt.GROUP_OVERHEAD or self.next_id >= writer.header.id_limit:
             return False
-        self.gathered += writer.add_group(self.next_id, self.durable_id, [], 0)
+        self.gathered += writer.add_group(self.last_id + 1, self.durable_id, [], 0)
         return True
 
     def rotate_locked(self, length: int, first_id: int) -> Wait:

@@ -274,10 +274,11 @@ class EntryWriter:
         if self._done:
             return
         # A finalizer may run inside any lock, so another thread does the rolling back.
-        message = f"entry {self.id} was dropped unfinished"
-        warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
         self._commits.barred.pop(self._thread, None)
         self._commits.defer(self._abandon)
+        # Last: where warnings are errors it raises.
+        message = f"entry {self.id} was dropped unfinished"
+        warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:
         return f"<EntryWriter of entry {self.id}{', ended' if self._done else ''}>"

@@ -69,6 +69,8 @@ class Flusher:
         return threading.current_thread() is self._thread
 
     def _run(self) -> None:
+        assert self._commits is not None
+        self._commits.leadership.flusher_thread = threading.get_ident()
         deadline: float | None = None
         while True:
             task = self._next(deadline)
@@ -76,7 +78,6 @@ class Flusher:
                 return
             try:
                 if task is _LEAD:
-                    assert self._commits is not None
                     self._commits.lead_as_flusher()
                 elif task is _ARM:
                     deadline = deadline or time.monotonic() + self._interval

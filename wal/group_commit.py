@@ -34,7 +34,7 @@ from wal.tickets import Committed, OnCommit, Ticket, run_hooks
 BUFFER: Final = Durability.BUFFER.rank
 FSYNC: Final = Durability.FSYNC.rank
 
-IN_CALLBACK: Final = "inside an on_commit callback"
+IN_CALLBACK: Final = "inside a callback of a commit"
 IN_ENTRY: Final = "inside the thread's own open entry"
 
 AcceptStreamed = Callable[["GroupCommit", Item, "OnCommit | None", int], Ticket]
@@ -355,14 +355,17 @@ class GroupCommit:
                 while in_flight and in_flight[0].entry_id <= reach[in_flight[0].rank]:
                     in_flight[0].run_hooks(self._committed)
                     reached.append(in_flight.popleft())
+                self.leadership.finish(reached)
             finally:
-                if before is None:
-                    del self.barred[me]
-                else:
-                    self.barred[me] = before
-            self.leadership.finish(reached)
+                self._unbar(me, before)
         if self._sealing:
             self._hand_over_sealed()
+
+    def _unbar(self, me: int, before: str | None) -> None:
+        if before is None:
+            del self.barred[me]
+        else:
+            self.barred[me] = before
 
     def _hand_over_sealed(self) -> None:
         """Give segments whose hooks have all returned to the checkpointer."""
@@ -381,11 +384,17 @@ class GroupCommit:
 
     def _fail_in_flight(self, error: BaseException) -> None:
         """Wake everybody: the complete ones with their result, the others with the failure."""
-        self.leadership.finish(self._reached)
-        with self.buffer.lock:
-            failed = deque(self.in_flight)
-            self.in_flight.clear()
-        self.leadership.finish(failed, error)
+        me = get_ident()
+        before = self.barred.get(me)
+        self.barred[me] = IN_CALLBACK  # done callbacks are called
+        try:
+            self.leadership.finish(self._reached)
+            with self.buffer.lock:
+                failed = deque(self.in_flight)
+                self.in_flight.clear()
+            self.leadership.finish(failed, error)
+        finally:
+            self._unbar(me, before)
 
     def failed(self) -> LogFailedError:
         """The latch as an error to raise."""

@@ -31,6 +31,7 @@ class Leadership:
         self._wake_flusher = wake_flusher
         self._owner: object = None
         self._claims: deque[threading.Lock] = deque()
+        self.flusher_thread: int | None = None  # its ident, once it runs
 
     def enlist(self, ticket: Ticket) -> bool:
         """True if the ticket's owner leads now; otherwise it may sleep on the ticket's lock."""
@@ -72,7 +73,7 @@ class Leadership:
         turn.acquire()
         while True:
             with self.lock:
-                if self._owner is None or self._owner is turn:
+                if self._owner is None or self._owner is turn or self._is_kept_for_me():
                     self._owner = turn
                     if turn in self._claims:
                         self._claims.remove(turn)
@@ -80,6 +81,10 @@ class Leadership:
                 if turn not in self._claims:
                     self._claims.append(turn)
             turn.acquire()
+
+    def _is_kept_for_me(self) -> bool:
+        """Whether the baton waits for the flusher to get back to its queue, and this is it."""
+        return self._owner is FLUSHER and threading.get_ident() == self.flusher_thread
 
     def hand_on(self, owner: object) -> None:
         """Give the baton to the next claim, or to the oldest commit in flight, or drop it.

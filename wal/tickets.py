@@ -125,6 +125,7 @@ class Ticket:
         """Call ``fn(ticket)`` once the commit is done, on the leader's thread; at once if it is.
 
         It runs after ``on_commit``. What it raises is logged and goes no further.
+        It may not commit, sync or shut down, since nobody leads meanwhile: EntryStateError.
         """
         with self._commits.leadership.lock:
             if not self.finished:

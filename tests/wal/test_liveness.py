@@ -1,0 +1,164 @@
+"""What once made a log hang, or call itself damaged, with nothing wrong on the disk."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import warnings
+from collections.abc import Callable
+
+import pytest
+
+import wal
+from wal.files import MemoryFileSystem
+
+PATIENCE = 20.0
+
+
+class Keeper(wal.LogManager):
+    def __init__(self) -> None:
+        self.recovered: list[int] = []
+        self.checkpointed: list[int] = []
+
+    def recover(self, entry: wal.Entry) -> None:
+        self.recovered.append(entry.id)
+
+    def checkpoint_to(
+        self, last_id: wal.EntryId, entries: wal.SegmentReader, log: wal.WriteAheadLog
+    ) -> None:
+        self.checkpointed += [entry.id for entry in entries]
+
+
+def open_log(
+    files: MemoryFileSystem, manager: wal.LogManager | None = None, flush_interval: float = 0.005
+) -> wal.WriteAheadLog:
+    configuration = wal.Configuration(
+        "d", file_system=files, preallocate_bytes=1 << 20, flush_interval=flush_interval
+    )
+    return configuration.open(manager or Keeper())
+
+
+def in_time(work: Callable[[], object]) -> None:
+    """Run it on a thread of its own, and fail where it hangs."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  (handed to the test)
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive(), "it hangs"
+    if raised:
+        raise raised[0]
+
+
+def test_the_flusher_syncs_while_tickets_are_left_to_it() -> None:
+    """It claimed the leadership in its own name while it was still to take it up for tickets."""
+    log = open_log(MemoryFileSystem())
+
+    def work() -> None:
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            ticket = log.submit([b"x"])
+        ticket.wait(PATIENCE)
+        log.shutdown()
+
+    in_time(work)
+
+
+def witnessed(log: wal.WriteAheadLog) -> None:
+    """Wait until the idle log has borne witness."""
+    written = log.stats().bytes_written
+    deadline = time.monotonic() + PATIENCE
+    while log.stats().bytes_written == written:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def rolled_back_then_idle(files: MemoryFileSystem, manager: Keeper) -> wal.WriteAheadLog:
+    """Four entries, an id that was given out in vain, and a witness behind it."""
+    log = open_log(files, manager, flush_interval=0.1)
+    for _ in range(4):
+        log.append([b"x"])
+    log.begin_entry().rollback()
+    witnessed(log)
+    return log
+
+
+def test_a_witness_after_a_rollback_does_not_spoil_the_checkpoint() -> None:
+    """It bore the next id, and so counted what was rolled back as committed."""
+    manager = Keeper()
+    log = rolled_back_then_idle(MemoryFileSystem(), manager)
+    log.checkpoint_active(wait=True)
+    assert manager.checkpointed == [1, 2, 3, 4]
+    log.shutdown()
+
+
+def test_a_witness_after_a_rollback_agrees_with_the_clean_mark() -> None:
+    files = MemoryFileSystem()
+    rolled_back_then_idle(files, Keeper()).shutdown()
+    manager = Keeper()
+    open_log(files, manager).shutdown()
+    assert manager.recovered == [1, 2, 3, 4]
+
+
+def test_entries_go_on_behind_a_witness_after_a_rollback() -> None:
+    files = MemoryFileSystem()
+    log = rolled_back_then_idle(files, Keeper())
+    killed = files.copy()
+    log.shutdown()
+
+    class Postponing(Keeper):
+        def checkpoint_to(
+            self, last_id: wal.EntryId, entries: wal.SegmentReader, log: wal.WriteAheadLog
+        ) -> None:
+            raise RuntimeError("not now")
+
+    reopened = open_log(killed, Postponing())
+    new = reopened.append([b"y"])
+    assert [entry.id for entry in reopened.entries()] == [1, 2, 3, 4, new]
+    with pytest.raises(wal.CheckpointError):
+        reopened.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_entry_dropped_where_warnings_are_errors_is_rolled_back() -> None:
+    log = open_log(MemoryFileSystem())
+
+    def drop() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            log.begin_entry()
+            gc.collect()
+
+    in_time(drop)
+    in_time(lambda: log.append([b"x"]))
+    log.shutdown()
+
+
+def test_a_done_callback_that_commits_is_refused() -> None:
+    """It runs on the leader's thread and would wait for itself."""
+    log = open_log(MemoryFileSystem())
+    refused: list[Exception] = []
+    asked = threading.Event()
+    proceed = threading.Event()
+
+    def commit(ticket: wal.Ticket) -> None:
+        try:
+            log.append([b"y"])
+        except wal.EntryStateError as error:
+            refused.append(error)
+        asked.set()
+
+    ticket = log.submit([b"x"], on_commit=lambda *_: proceed.wait(PATIENCE))
+    ticket.add_done_callback(commit)
+    proceed.set()
+    assert asked.wait(PATIENCE)
+    assert len(refused) == 1
+    in_time(lambda: log.append([b"z"]))
+    log.shutdown()
