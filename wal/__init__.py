@@ -72,7 +72,8 @@ from wal.log_manager import (
     SegmentReader,
 )
 from wal.positions import ChunkRecord, EntryId, LogPosition
-from wal.segments.reader import ChunkReader, Entry
+from wal.segments.chunks import ChunkReader
+from wal.segments.frames import Entry
 from wal.statistics import LogStats
 from wal.tickets import Ticket
 

@@ -18,8 +18,9 @@ from wal.errors import EntryStateError, LogClosedError, LogFailedError, WalError
 from wal.log_manager import LogManager
 from wal.opening import Parts, open_for_writing
 from wal.positions import EntryId, LogPosition
+from wal.segments.chunks import ChunkReader
+from wal.segments.frames import Entry
 from wal.segments.lifecycle import State
-from wal.segments.reader import ChunkReader, Entry
 from wal.statistics import LogStats, make_stats
 from wal.tickets import OnCommit, Ticket
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from wal.errors import CorruptLogError
 from wal.positions import EntryId
+from wal.segments.frames import Entry
 from wal.segments.lifecycle import Segment
-from wal.segments.reader import Entry
 
 if TYPE_CHECKING:
     from wal.log import WriteAheadLog

@@ -19,8 +19,8 @@ from wal.log_manager import LogManager
 from wal.positions import EntryId
 from wal.reading import LogReader
 from wal.recovery import Judgement
+from wal.segments.frames import Frame
 from wal.segments.lifecycle import Segment, SegmentRegistry, State
-from wal.segments.reader import Frame
 from wal.statistics import CommitCounters, LogStats, make_stats
 from wal.tickets import OnCommit
 

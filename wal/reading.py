@@ -10,8 +10,9 @@ from typing import Final
 from wal.errors import CorruptLogError, LogClosedError, PositionNotFoundError
 from wal.positions import STREAMED, LogPosition
 from wal.segments import format as fmt
+from wal.segments.chunks import ChunkReader
+from wal.segments.frames import Entry, Group
 from wal.segments.lifecycle import Segment, SegmentRegistry
-from wal.segments.reader import ChunkReader, Entry
 
 _FIRST_READ: Final = 1024  # one read serves the whole of a small chunk
 _IN_MEMORY: Final = 256 << 10  # chunks up to here are read at once
@@ -102,15 +103,9 @@ class LogReader:
         offset = position.offset
         if segment.header.size <= offset < segment.durable_end:
             for frame in segment.source.frames(offset, segment.durable_end, 0):
-                if frame.items is None:
+                if not isinstance(frame, Group):
                     break
-                chunks: list[bytes] = []
-                for item in frame.items:
-                    if isinstance(item, bytes):
-                        chunks.append(item)
-                    else:
-                        chunks.extend(item)
-                return chunks
+                return frame.chunks()
         raise self._misplaced(segment, position)
 
     def _misplaced(self, segment: Segment, position: LogPosition) -> Exception:

@@ -26,8 +26,9 @@ from wal.files import FileSystem
 from wal.log_manager import LogManager, RecoveredSegment, Recovery
 from wal.positions import EntryId
 from wal.segments import format as fmt
+from wal.segments.chunks import PIECE
+from wal.segments.frames import Frame, Group
 from wal.segments.lifecycle import Segment, State, abandoned_name, segment_name
-from wal.segments.reader import PIECE, Frame
 
 logger = logging.getLogger("wal.recovery")
 
@@ -357,8 +358,11 @@ class Judgement:
             for frame in frames:
                 if self.read_only and frame.last_id > self.evidence:
                     break
-                for entry in frame.entries():
-                    recover(entry)
+                if isinstance(frame, Group):
+                    for entry in frame.entries():
+                        recover(entry)
+                else:
+                    recover(frame)
                 shown += frame.last_id - frame.first_id + 1
                 if frame.last_id > last:
                     last = frame.last_id
