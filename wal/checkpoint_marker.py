@@ -103,10 +103,14 @@ class CheckpointMarker:
         path = os.path.join(directory, NAME)
         exists = file_system.exists(path)
         file = file_system.open(path) if exists else file_system.create(path)
-        file.allocate(2 * BLOCK)
-        marker = cls(file, Marker())
-        marker.write()
-        file_system.sync_directory(directory)
+        try:
+            file.allocate(2 * BLOCK)
+            marker = cls(file, Marker())
+            marker.write()
+            file_system.sync_directory(directory)
+        except BaseException:
+            file.close()
+            raise
         return marker
 
     def write(self, **changes: Any) -> None:

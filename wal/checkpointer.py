@@ -142,6 +142,12 @@ class Checkpointer:
         failed.__cause__ = self.error
         return failed
 
+    def close(self) -> None:
+        """Close the files of segments that the registry does not hold; after the registry's."""
+        for segment in [*self._queue, *self._aside]:
+            if not segment.pins:
+                segment.file.close()
+
     def is_current(self) -> bool:
         """Whether this is the calling thread."""
         return threading.current_thread() is self._thread

@@ -265,9 +265,13 @@ class _Closing:
         try:
             if clean:
                 self._mark_clean()
+        except OSError as error:
+            message = f"everything is durable, but the marker could not say so: {error}"
+            raise LogFailedError(message, error.errno) from error
         finally:
             parts.pool.close()
             parts.registry.close()
+            parts.checkpointer.close()
             parts.marker.close()
             parts.lock.release()
 

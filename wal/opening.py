@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from wal.append_buffer import AppendBuffer
@@ -184,23 +185,27 @@ class _Assembly:
 
     def _adopt_dead(self, checkpointer: Checkpointer) -> None:
         """Segments that the marker has passed: archived again, where still whole, and recycled."""
-        for segment_id, path in self.judgement.dead:
-            file = self.files.open(path)
-            try:
-                header = fmt.decode_header(path, file.read_at(0, fmt.MAX_HEADER_BYTES))
-            except (CorruptLogError, FormatVersionError):
-                header = None
-            if header is None or header.segment_id != segment_id:
-                file.close()
-                self.files.remove(path)  # it was being recycled when the crash came
-                continue
-            segment = Segment(header, path, file)
-            for frame in segment.source.frames(header.size, file.size(), header.previous_last_id):
-                segment.end = segment.committed_end = segment.durable_end = frame.end
-                segment.last_id = max(segment.last_id, frame.last_id)
-            segment.abandoned = not os.path.basename(path).startswith("wal-")
-            segment.state = State.CHECKPOINTED
-            checkpointer.enqueue(segment)
+        with ExitStack() as opened:
+            for segment_id, path in self.judgement.dead:
+                file = self.files.open(path)
+                opened.callback(file.close)
+                try:
+                    header = fmt.decode_header(path, file.read_at(0, fmt.MAX_HEADER_BYTES))
+                except (CorruptLogError, FormatVersionError):
+                    header = None
+                if header is None or header.segment_id != segment_id:
+                    file.close()
+                    self.files.remove(path)  # it was being recycled when the crash came
+                    continue
+                segment = Segment(header, path, file)
+                after = header.previous_last_id
+                for frame in segment.source.frames(header.size, file.size(), after):
+                    segment.end = segment.committed_end = segment.durable_end = frame.end
+                    segment.last_id = max(segment.last_id, frame.last_id)
+                segment.abandoned = not os.path.basename(path).startswith("wal-")
+                segment.state = State.CHECKPOINTED
+                checkpointer.enqueue(segment)
+            opened.pop_all()
 
 
 def _committed_hook(manager: LogManager) -> Committed | None:

@@ -44,7 +44,12 @@ class SparePool:
                 self._next = max(self._next, int(suffix) + 1)
             path = self._path(name)
             file = self._files.open(path)
-            if suffix.isdecimal() and len(self._ready) < self._keep and file.size() == self._length:
+            try:
+                fits = suffix.isdecimal() and file.size() == self._length
+            except BaseException:
+                file.close()
+                raise
+            if fits and len(self._ready) < self._keep:
                 self._ready.append((path, file))
             else:
                 file.close()
