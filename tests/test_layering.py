@@ -35,7 +35,19 @@ LAYERS: dict[str, list[list[str]]] = {
         ["wal.log"],
         ["wal.read_only"],
         ["wal"],
-        ["wal.__main__", "wal.cli", "wal.cli.*"],
+        ["wal.cli", "wal.cli.*"],
+        ["wal.__main__"],
+    ],
+    "kvstore": [
+        ["kvstore.errors", "kvstore.config"],
+        ["kvstore.mutations", "kvstore.runs"],
+        ["kvstore.ranges", "kvstore.tables", "kvstore.tables.*"],
+        ["kvstore.directory", "kvstore.state", "kvstore.batch"],
+        ["kvstore.memtable"],
+        ["kvstore.checkpointing"],
+        ["kvstore.store"],
+        ["kvstore.opening"],
+        ["kvstore"],
     ],
 }
 

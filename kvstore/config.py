@@ -1,0 +1,63 @@
+"""How a store is opened: :class:`Options`, checked once, and the flags of ``dbm``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from wal import Durability
+from wal.files import FileSystem, StandardFileSystem
+
+FLAGS: Final = ("r", "w", "c", "n")
+LEAST_MEMTABLE_BYTES: Final = 64 << 10
+ITEM_OVERHEAD: Final = 190
+"""Bytes of memory that a recent mutation takes beside its key and value, roughly."""
+
+_LARGEST_SEGMENT: Final = 64 << 20
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything that can be chosen about an open store, beside its path and flag.
+
+    >>> Options(memtable_bytes=1)
+    Traceback (most recent call last):
+        ...
+    ValueError: memtable_bytes must be at least 65536, not 1
+    """
+
+    durability: Durability = Durability.FSYNC
+    """What writes wait for unless they say otherwise."""
+    memtable_bytes: int = 64 << 20
+    """About how much memory recent mutations take before they are moved to a table."""
+    lock_timeout: float = 0.0
+    """Seconds to wait for another writer to let go of the store."""
+    file_system: FileSystem = field(default_factory=StandardFileSystem, repr=False)
+    """Where the store's files live."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.durability, Durability):
+            name = type(self.durability).__name__
+            raise TypeError(f"durability must be a kvstore.Durability, not {name}")
+        size = self.memtable_bytes
+        if not isinstance(size, int) or isinstance(size, bool):
+            raise TypeError(f"memtable_bytes must be an int, not {type(size).__name__}")
+        if size < LEAST_MEMTABLE_BYTES:
+            raise ValueError(f"memtable_bytes must be at least {LEAST_MEMTABLE_BYTES}, not {size}")
+
+    @property
+    def segment_bytes(self) -> int:
+        """How much of the log is checkpointed at a time: it bounds the bytes of keys and values."""
+        return min(self.memtable_bytes // 2, _LARGEST_SEGMENT)
+
+    @property
+    def segment_items(self) -> int:
+        """How many mutations are checkpointed at a time: it bounds what they take besides."""
+        return self.memtable_bytes // 2 // ITEM_OVERHEAD
+
+
+def check_flag(flag: str) -> str:
+    """A flag of ``dbm``; ValueError for anything else."""
+    if flag not in FLAGS:
+        raise ValueError(f"flag must be one of {', '.join(map(repr, FLAGS))}, not {flag!r}")
+    return flag

@@ -1,0 +1,118 @@
+"""The errors of the store.
+
+::
+
+    StoreError
+    ├── StoreNotFoundError   nothing to open                               (also FileNotFoundError)
+    ├── StoreLockedError     another writer has it open; names its pid where known
+    ├── StoreClosedError     used after close, or in a forked child
+    ├── StoreFailedError     a write, sync or checkpoint failed            (also OSError)
+    ├── ReadOnlyError        a write asked of a store opened with flag "r"
+    ├── CorruptStoreError    damaged data: path, offset, reason
+    ├── FormatVersionError   written by a newer version of this package
+    ├── KeyTooLongError      a key of more than 65,535 bytes               (also ValueError)
+    └── ValueTooLongError    a value of 4 GiB or more                      (also ValueError)
+
+A missing key is a ``KeyError``, a wrong type of argument a ``TypeError``. The operating system's
+own refusals while a store is opened (no permission, not a directory) come through as they are.
+Errors of the log never do: each becomes one of these, with the log's own as its ``__cause__``.
+"""
+
+from __future__ import annotations
+
+import wal
+
+
+class StoreError(Exception):
+    """Base of every error that the store raises."""
+
+
+class StoreNotFoundError(StoreError, FileNotFoundError):
+    """There is no store to open at the path, and the flag does not allow to create one."""
+
+    def __init__(self, path: str) -> None:
+        FileNotFoundError.__init__(self, 2, "there is no store", path)
+
+    def __str__(self) -> str:
+        return FileNotFoundError.__str__(self)
+
+
+class StoreLockedError(StoreError):
+    """Another writer has the store open. ``path`` is the lock file, ``pid`` its holder or None."""
+
+    def __init__(self, path: str, pid: int | None) -> None:
+        self.path = path
+        self.pid = pid
+        holder = f"process {pid}" if pid is not None else "another process"
+        super().__init__(f"{path}: the store is open for writing in {holder}")
+
+
+class StoreClosedError(StoreError):
+    """The store was closed, or it belongs to the parent of this forked process."""
+
+
+class StoreFailedError(StoreError, OSError):
+    """A write, a sync or a checkpoint failed; ``errno`` is that of the cause, or None.
+
+    ``latched`` tells whether the store refuses all further writes until it is reopened. If it does,
+    a write that raised this is *in doubt*: after reopening it is there whole, or not at all. If it
+    does not, only what was asked for has failed: there was no room, or a checkpoint will be
+    retried.
+    """
+
+    def __init__(self, message: str, errno: int | None, *, latched: bool) -> None:
+        OSError.__init__(self, message)
+        self.errno = errno
+        self.latched = latched
+
+
+class ReadOnlyError(StoreError):
+    """A store opened with flag ``"r"`` was asked to write."""
+
+
+class CorruptStoreError(StoreError):
+    """Something that was acknowledged is damaged. Nothing is repaired in place."""
+
+    def __init__(self, path: str, offset: int, reason: str) -> None:
+        self.path = path
+        self.offset = offset
+        self.reason = reason
+        super().__init__(f"{path}: damaged at offset {offset}: {reason}")
+
+
+class FormatVersionError(StoreError):
+    """The data has a format that this version of the package does not know."""
+
+
+class KeyTooLongError(StoreError, ValueError):
+    """A key has more than 65,535 bytes."""
+
+
+class ValueTooLongError(StoreError, ValueError):
+    """A value has 4 GiB or more."""
+
+
+def translate(error: wal.WalError) -> StoreError:
+    """The store's error for one of the log's. Raise it ``from`` the log's."""
+    if isinstance(error, wal.LogLockedError):
+        return StoreLockedError(error.path, error.pid)
+    if isinstance(error, wal.LogClosedError):
+        return StoreClosedError(str(error).replace("the log", "the store"))
+    if isinstance(error, wal.CorruptLogError):
+        return CorruptStoreError(error.path, error.offset, error.reason)
+    if isinstance(error, wal.FormatVersionError):
+        return FormatVersionError(str(error))
+    if isinstance(error, wal.LogFailedError):
+        return StoreFailedError(str(error), error.errno, latched=True)
+    if isinstance(error, wal.SegmentAllocationError):
+        return StoreFailedError(str(error), error.errno, latched=False)
+    if isinstance(error, wal.CheckpointError):
+        return _checkpoint_failed(error)
+    return StoreError(str(error))
+
+
+def _checkpoint_failed(error: wal.CheckpointError) -> StoreError:
+    cause = error.__cause__
+    if isinstance(cause, CorruptStoreError):
+        return CorruptStoreError(cause.path, cause.offset, cause.reason)
+    return StoreFailedError(str(error), getattr(cause, "errno", None), latched=False)

@@ -1,0 +1,154 @@
+r"""Mutations as bytes: what the store writes into the log.
+
+A log entry is one atomic batch. Its chunks are a *head*, then for each mutation its key and, for a
+put, its value, each a chunk of its own, so that nothing is packed twice::
+
+    head     u8 version=1   u64 time (ns since 1970, little-endian)   one op byte for each mutation
+    op       0 delete (key)   1 put (key, value)
+
+>>> encode_at(1, {b"k": b"v", b"gone": None})
+[b'\x01\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00', b'k', b'v', b'gone']
+>>> decode(_)
+{b'k': b'v', b'gone': None}
+
+Within an entry each key occurs once. The time informs only: it may repeat, or go back.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Final
+
+from kvstore.errors import FormatVersionError, KeyTooLongError, ValueTooLongError
+
+VERSION: Final = 1
+DELETE: Final = 0
+PUT: Final = 1
+
+MAX_KEY: Final = 0xFFFF
+MAX_VALUE: Final = 0xFFFF_FFFF
+
+_HEAD: Final = struct.Struct("<BQ")
+HEAD_BYTES: Final = _HEAD.size
+_PUT_OP: Final = bytes([PUT])
+_OPS: Final = frozenset((DELETE, PUT))
+_pack_single: Final = struct.Struct("<BQB").pack
+_now: Final = time.time_ns
+
+
+class MalformedEntryError(ValueError):
+    """A log entry whose chunks do not fit its head."""
+
+
+def encode(mutations: Mapping[bytes, bytes | None]) -> list[bytes]:
+    """A batch as the chunks of a log entry, of now."""
+    return encode_at(_now(), mutations)
+
+
+def encode_at(now: int, mutations: Mapping[bytes, bytes | None]) -> list[bytes]:
+    """A batch as the chunks of a log entry; a value of None deletes its key."""
+    values = mutations.values()
+    if None not in values:
+        ops = _PUT_OP * len(mutations)
+        return [_HEAD.pack(VERSION, now) + ops, *chain.from_iterable(mutations.items())]  # type: ignore[list-item]
+    chunks = [b""]
+    for key, value in mutations.items():
+        chunks.append(key)
+        if value is not None:
+            chunks.append(value)
+    chunks[0] = _HEAD.pack(VERSION, now) + bytes([value is not None for value in values])
+    return chunks
+
+
+def encode_put(key: bytes, value: bytes) -> list[bytes]:
+    """A single put as the chunks of a log entry."""
+    return [_pack_single(VERSION, _now(), PUT), key, value]
+
+
+def encode_delete(key: bytes) -> list[bytes]:
+    """A single delete as the chunks of a log entry."""
+    return [_pack_single(VERSION, _now(), DELETE), key]
+
+
+def decode(chunks: Sequence[bytes]) -> dict[bytes, bytes | None]:
+    """The batch in a log entry, None for what it deletes.
+
+    Raises FormatVersionError for a version or an op that is not known, MalformedEntryError where
+    the chunks are not those that the head announces.
+    """
+    ops = _ops_of(chunks)
+    puts = ops.count(PUT)
+    if len(chunks) != 1 + len(ops) + puts:
+        raise MalformedEntryError(
+            f"{len(ops)} mutations, {puts} of them puts, in {len(chunks)} chunks"
+        )
+    if puts == len(ops):
+        return dict(zip(chunks[1::2], chunks[2::2], strict=False))
+    mutations: dict[bytes, bytes | None] = {}
+    rest = iter(chunks)
+    next(rest)
+    for op in ops:
+        key = next(rest)
+        mutations[key] = next(rest) if op == PUT else None
+    return mutations
+
+
+def _ops_of(chunks: Sequence[bytes]) -> bytes:
+    if not chunks or len(chunks[0]) < HEAD_BYTES:
+        raise MalformedEntryError("no head")
+    head = chunks[0]
+    if head[0] != VERSION:
+        raise FormatVersionError(f"a log entry has format version {head[0]}; known is {VERSION}")
+    ops = head[HEAD_BYTES:]
+    unknown = set(ops) - _OPS
+    if unknown:
+        raise FormatVersionError(f"a log entry has the unknown operation {min(unknown)}")
+    return ops
+
+
+# ------------------------------------------------------------------ what a caller may hand over
+
+
+def as_bytes(value: object, what: str) -> bytes:
+    """Any buffer as bytes; ``what`` (``"key"``) names it in the TypeError for everything else."""
+    if type(value) is bytes:
+        return value
+    if isinstance(value, str):
+        raise TypeError(f"a {what} must be bytes, not str: use {what}.encode()")
+    try:
+        return bytes(memoryview(value))  # type: ignore[arg-type]
+    except TypeError:
+        name = type(value).__name__
+        raise TypeError(f"a {what} must be bytes or another buffer, not {name}") from None
+
+
+def as_key(key: object) -> bytes:
+    """A key to be written: bytes of a length that the store takes."""
+    key = as_bytes(key, "key")
+    if len(key) > MAX_KEY:
+        raise KeyTooLongError(f"a key may have {MAX_KEY:,} bytes, not {len(key):,}")
+    return key
+
+
+def as_value(value: object) -> bytes:
+    """A value to be written: bytes of a length that the store takes."""
+    if isinstance(value, memoryview) and value.nbytes > MAX_VALUE:
+        raise _too_long(value.nbytes)  # before it is copied
+    value = as_bytes(value, "value")
+    if len(value) > MAX_VALUE:
+        raise _too_long(len(value))
+    return value
+
+
+def _too_long(length: int) -> ValueTooLongError:
+    return ValueTooLongError(f"a value must be smaller than 4 GiB; this one has {length:,} bytes")
+
+
+def as_batch(items: object) -> dict[bytes, bytes | None]:
+    """A mapping to be written, None for what is to be deleted."""
+    if not isinstance(items, Mapping):
+        raise TypeError(f"write takes a mapping of keys to values, not {type(items).__name__}")
+    return {as_key(key): None if value is None else as_value(value) for key, value in items.items()}

@@ -1,0 +1,149 @@
+"""The composition root: from a path, a flag and options to an open store."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from kvstore.checkpointing import Checkpoint
+from kvstore.config import Options, check_flag
+from kvstore.directory import Directory
+from kvstore.errors import CorruptStoreError, StoreError, StoreNotFoundError, translate
+from kvstore.store import Parts, Store
+from kvstore.tables.manifest import Manifest
+from kvstore.tables.table import Table, TableRecord, load_table
+from wal import Configuration, Durability, WalError, WriteAheadLog
+from wal.files import FileSystem, StandardFileSystem
+
+_MAX_SEALED: Final = 4
+_ATTEMPTS: Final = 20
+
+
+def open(  # noqa: A001
+    path: str | os.PathLike[str],
+    flag: str = "c",
+    *,
+    durability: Durability = Durability.FSYNC,
+    memtable_bytes: int = Options.memtable_bytes,
+    lock_timeout: float = Options.lock_timeout,
+    file_system: FileSystem | None = None,
+) -> Store:
+    """Open the store in a directory.
+
+    Args:
+        path: The directory.
+        flag: As in :mod:`dbm`: ``"r"`` reads an existing store, beside its writer if there is one,
+            as it is at this moment; ``"w"`` writes an existing one; ``"c"`` creates it if there is
+            none; ``"n"`` makes it an empty one, whatever it held.
+        durability: What writes wait for unless they say otherwise.
+        memtable_bytes: About how much memory recent mutations take before a table is made of them.
+        lock_timeout: Seconds to wait for another writer to let go of the store.
+        file_system: Where the files live; by default with the operating system.
+
+    Returns:
+        The store. Close it, or use it as a context manager.
+
+    Raises:
+        StoreNotFoundError: There is no store, and the flag does not create one.
+        StoreLockedError: Another writer has it open.
+        StoreError: The path is a directory that holds something else (``"c"``, ``"n"``).
+        CorruptStoreError: Something that was acknowledged is damaged.
+        FormatVersionError: A newer version of this package wrote it.
+
+    >>> import kvstore, wal
+    >>> files = wal.files.MemoryFileSystem()           # leave it away for real files
+    >>> with kvstore.open("fruit.db", file_system=files) as db:
+    ...     db[b"apple"] = b"red"
+    >>> with kvstore.open("fruit.db", "r", file_system=files) as db:
+    ...     db[b"apple"]
+    b'red'
+    """
+    name = os.fspath(path)
+    if not isinstance(name, str):
+        raise TypeError(f"path must be a str or a path, not {type(name).__name__}")
+    files = StandardFileSystem() if file_system is None else file_system
+    options = Options(durability, memtable_bytes, lock_timeout, files)
+    directory = Directory(options.file_system, name)
+    if check_flag(flag) == "r":
+        return _open_for_reading(directory, options)
+    return _open_for_writing(directory, options, flag)
+
+
+def _open_for_writing(directory: Directory, options: Options, flag: str) -> Store:
+    directory.check_may_open(flag)
+    directory.files.make_directory(directory.path)
+    lock = directory.lock(options.lock_timeout)
+    try:
+        directory.check_may_open(flag)  # once more: now nobody else changes it
+        manifest = directory.prepare(flag)
+        checkpoint = Checkpoint(directory, manifest, _load(directory, manifest, {}))
+        checkpoint.remove_orphans()
+        log = _open_log(directory, options, checkpoint, read_only=False)
+    except BaseException:
+        lock.release()
+        raise
+    return Store(directory.path, Parts(options, checkpoint, log, lock))
+
+
+def _open_log(
+    directory: Directory, options: Options, checkpoint: Checkpoint, *, read_only: bool
+) -> WriteAheadLog:
+    configuration = Configuration(
+        directory.log,
+        directory.files,
+        preallocate_bytes=options.segment_bytes,
+        durability=options.durability,
+        max_sealed_segments=_MAX_SEALED,
+        lock_timeout=options.lock_timeout,
+        read_only=read_only,
+    )
+    try:
+        return configuration.open(checkpoint)
+    except WalError as error:
+        raise translate(error) from error
+
+
+# ------------------------------------------------------------------ beside a writer
+
+
+def _open_for_reading(directory: Directory, options: Options) -> Store:
+    """Read the manifest, its tables, then the log; again, where the writer went on meanwhile."""
+    directory.check_may_open("r")
+    loaded: dict[TableRecord, Table] = {}
+    for attempt in range(_ATTEMPTS):
+        manifest = directory.read()
+        try:
+            checkpoint = _read(directory, options, manifest, loaded)
+        except (CorruptStoreError, StoreNotFoundError):
+            # Damage, or a file that the writer has just replaced? The manifest tells.
+            if attempt == _ATTEMPTS - 1 or directory.read() == manifest:
+                raise
+            continue
+        begin = checkpoint.log_begins_after
+        complete = begin is not None and begin <= manifest.last_entry_id
+        if complete or directory.read() == manifest:
+            return Store(directory.path, Parts(options, checkpoint, None, None))
+    raise StoreError(f"{directory.path}: changes faster than it can be read")
+
+
+def _read(
+    directory: Directory, options: Options, manifest: Manifest, loaded: dict[TableRecord, Table]
+) -> Checkpoint:
+    if manifest.clearing:
+        raise StoreNotFoundError(directory.path)
+    checkpoint = Checkpoint(directory, manifest, _load(directory, manifest, loaded))
+    if directory.files.exists(directory.log):
+        _open_log(directory, options, checkpoint, read_only=True).shutdown()
+    elif manifest != Manifest():
+        raise CorruptStoreError(directory.log, 0, "the log is missing")
+    return checkpoint
+
+
+def _load(
+    directory: Directory, manifest: Manifest, loaded: dict[TableRecord, Table]
+) -> tuple[Table, ...]:
+    """The manifest's tables, newest first; ``loaded`` keeps them for another attempt."""
+    for record in manifest.tables:
+        if record not in loaded:
+            loaded[record] = load_table(directory.files, directory.tables, record)
+    return tuple(loaded[record] for record in manifest.tables)

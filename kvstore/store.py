@@ -1,0 +1,492 @@
+"""The store: :class:`Store`, the facade over the log, the memtable and the tables."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain, islice
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, overload
+
+from kvstore.batch import Batch
+from kvstore.checkpointing import Checkpoint
+from kvstore.config import Options
+from kvstore.errors import ReadOnlyError, StoreClosedError, StoreError, translate
+from kvstore.mutations import (
+    MAX_KEY,
+    MAX_VALUE,
+    as_batch,
+    as_bytes,
+    as_key,
+    as_value,
+    encode,
+    encode_delete,
+    encode_put,
+)
+from kvstore.ranges import as_limit, as_range
+from kvstore.runs import Item, Values, pages
+from kvstore.state import MISSING
+from wal import Durability, WalError, WriteAheadLog
+from wal.files import Lock
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+T = TypeVar("T")
+
+SMALL_TAIL: Final = 256 << 10
+"""A log with fewer bytes to replay is not checkpointed at close."""
+
+_ENTRY_OVERHEAD: Final = 24
+_key_of = itemgetter(0)
+_value_of = itemgetter(1)
+
+
+class Parts(NamedTuple):
+    """What an open store is made of; a read-only one has neither log nor lock."""
+
+    options: Options
+    checkpoint: Checkpoint
+    log: WriteAheadLog | None
+    lock: Lock | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """Where a store stands. A snapshot: it never changes."""
+
+    last_entry_id: int
+    """The last log entry that is visible."""
+    durable_entry_id: int
+    """The last log entry that is known to survive a power loss."""
+    checkpoint_entry_id: int
+    """Every log entry up to this one is in the tables."""
+    memtable_items: int
+    """Mutations in memory that are in no table yet."""
+    tables: int
+    table_items: int
+    """What the tables hold, deletions that still hide something included."""
+    table_bytes: int
+
+
+class Store:
+    """An ordered map from bytes to bytes in a directory. Made by :func:`kvstore.open`.
+
+    Keys have up to 65,535 bytes and are ordered as bytes; values are smaller than 4 GiB. Any buffer
+    will do for either; bytes come back. All methods may be called from any thread.
+
+    A write returns once it has its durability, and only then anyone sees it; writes become visible
+    in the order of their log entries. ``durability=`` chooses for one call what
+    :func:`kvstore.open` was told for all: see :class:`kvstore.Durability`.
+
+    >>> import kvstore, wal
+    >>> db = kvstore.open("db", file_system=wal.files.MemoryFileSystem())
+    >>> db.put(b"b", b"2")
+    >>> db[b"a"] = b"1"
+    >>> db.get(b"a"), db.get(b"x"), b"b" in db
+    (b'1', None, True)
+    >>> list(db.scan())
+    [(b'a', b'1'), (b'b', b'2')]
+    >>> db.close()
+    """
+
+    def __init__(self, path: str, parts: Parts) -> None:
+        """Take over the parts of an open store. Use :func:`kvstore.open`."""
+        self.path = path
+        """The directory, as it was given."""
+        self._checkpoint = parts.checkpoint
+        self._memtable = parts.checkpoint.memtable
+        self._log = parts.log
+        self._lock = parts.lock
+        self._append = parts.log.append if parts.log is not None else _refuse_to_write
+        self._segment_items = parts.options.segment_items
+        self._sealed_segment = 0
+        self._closing = threading.Lock()
+        self._ended: str | None = None  # why it cannot be used any more
+        _open.add(self)
+
+    # -- one key -----------------------------------------------------------------------------------
+
+    @overload
+    def get(self, key: bytes) -> bytes | None: ...
+    @overload
+    def get(self, key: bytes, default: T) -> bytes | T: ...
+    def get(self, key: bytes, default: object = None) -> object:
+        """The value of a key, or ``default``. Takes no lock."""
+        if type(key) is not bytes:
+            key = as_bytes(key, "key")
+        if self._ended is not None:
+            raise self._refusal()
+        for values in self._memtable.state.maps:
+            value = values.get(key, MISSING)
+            if value is not MISSING:
+                return default if value is None else value
+        return default
+
+    def __getitem__(self, key: bytes) -> bytes:
+        value = self.get(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __contains__(self, key: bytes) -> bool:
+        return self.get(key) is not None
+
+    def put(self, key: bytes, value: bytes, *, durability: Durability | None = None) -> None:
+        """Set a key.
+
+        Raises KeyTooLongError and ValueTooLongError, StoreFailedError (``latched``: in doubt, and
+        no later write succeeds; else nothing was written), ReadOnlyError, StoreClosedError.
+        """
+        if type(key) is not bytes or len(key) > MAX_KEY:
+            key = as_key(key)
+        if type(value) is not bytes or len(value) > MAX_VALUE:
+            value = as_value(value)
+        try:
+            self._append(encode_put(key, value), None, durability)
+        except WalError as error:
+            raise translate(error) from error
+        if self._memtable.count >= self._segment_items:
+            self._seal()
+
+    def __setitem__(self, key: bytes, value: bytes) -> None:
+        self.put(key, value)
+
+    def delete(self, key: bytes, *, durability: Durability | None = None) -> None:
+        """Delete a key, there or not. Raises what :meth:`put` does."""
+        self._commit_chunks(encode_delete(as_key(key)), durability)
+
+    def __delitem__(self, key: bytes) -> None:
+        """Delete a key that is there. Two threads that delete one at once may both succeed."""
+        if key not in self:
+            raise KeyError(key)
+        self.delete(key)
+
+    # -- several keys ------------------------------------------------------------------------------
+
+    def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
+        """The values of keys, in the order of the keys, None where absent; all of one state.
+
+        >>> import kvstore, wal
+        >>> with kvstore.open("db", file_system=wal.files.MemoryFileSystem()) as db:
+        ...     db.put(b"a", b"1")
+        ...     db.get_many([b"x", b"a"])
+        [None, b'1']
+        """
+        wanted = [as_bytes(key, "key") for key in keys]
+        self._check_usable()
+        return self._memtable.get_many(wanted)
+
+    def batch(self, *, durability: Durability | None = None) -> Batch:
+        """Several mutations at once, all or nothing; see :class:`kvstore.Batch`."""
+        self._check_writable()
+        return Batch(self._commit, durability)
+
+    def write(
+        self, items: Mapping[bytes, bytes | None], *, durability: Durability | None = None
+    ) -> None:
+        """Put every item of a mapping, and delete the keys whose value is None: all or nothing.
+
+        >>> import kvstore, wal
+        >>> with kvstore.open("db", file_system=wal.files.MemoryFileSystem()) as db:
+        ...     db.write({b"a": b"1", b"b": b"2"})
+        ...     db.write({b"a": None, b"c": b"3"})
+        ...     list(db)
+        [b'b', b'c']
+        """
+        mutations = as_batch(items)
+        self._check_writable()
+        if mutations:
+            self._commit(mutations, durability)
+
+    # -- ranges ------------------------------------------------------------------------------------
+
+    def scan(
+        self,
+        start: bytes | None = None,
+        stop: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        include_start: bool = True,
+        include_stop: bool = False,
+    ) -> Iterator[Item]:
+        """The items in a range, in the order of their keys, as they are at this moment.
+
+        Args:
+            start: The lower bound, whatever the direction.
+            stop: The upper bound.
+            prefix: All keys that begin so; instead of start and stop.
+            reverse: From the highest key to the lowest.
+            limit: At most so many items, in the direction asked for.
+            include_start: Whether ``start`` itself belongs to the range.
+            include_stop: Whether ``stop`` itself does.
+
+        Returns:
+            An iterator of pairs. Writes during the iteration do not change what it yields.
+
+        O(log n) to begin, after writes O(m log m) in the m new keys; then some million items a
+        second.
+
+        >>> import kvstore, wal
+        >>> with kvstore.open("db", file_system=wal.files.MemoryFileSystem()) as db:
+        ...     db.write({b"a1": b"", b"a2": b"", b"b1": b""})
+        ...     [key for key, value in db.scan(b"a2")]
+        ...     [key for key, value in db.scan(prefix=b"a", reverse=True, limit=1)]
+        [b'a2', b'b1']
+        [b'a2']
+        """
+        wanted = as_range(start, stop, prefix, include_start, include_stop)
+        most = as_limit(limit)
+        self._check_usable()
+        found = pages(self._memtable.pin(), wanted.low, wanted.high, reverse=reverse)
+        items = chain.from_iterable(found)
+        return items if most is None else islice(items, most)
+
+    def keys(
+        self,
+        start: bytes | None = None,
+        stop: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        include_start: bool = True,
+        include_stop: bool = False,
+    ) -> Iterator[bytes]:
+        """The keys in a range; the arguments of :meth:`scan`."""
+        return map(
+            _key_of,
+            self.scan(
+                start,
+                stop,
+                prefix=prefix,
+                reverse=reverse,
+                limit=limit,
+                include_start=include_start,
+                include_stop=include_stop,
+            ),
+        )
+
+    def values(
+        self,
+        start: bytes | None = None,
+        stop: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        include_start: bool = True,
+        include_stop: bool = False,
+    ) -> Iterator[bytes]:
+        """The values in a range, in the order of their keys; the arguments of :meth:`scan`."""
+        return map(
+            _value_of,
+            self.scan(
+                start,
+                stop,
+                prefix=prefix,
+                reverse=reverse,
+                limit=limit,
+                include_start=include_start,
+                include_stop=include_stop,
+            ),
+        )
+
+    def count(
+        self,
+        start: bytes | None = None,
+        stop: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        include_start: bool = True,
+        include_stop: bool = False,
+    ) -> int:
+        """How many keys are in a range; the arguments of :meth:`scan`. Walks them all."""
+        wanted = as_range(start, stop, prefix, include_start, include_stop)
+        most = as_limit(limit)
+        self._check_usable()
+        found = pages(self._memtable.pin(), wanted.low, wanted.high, reverse=reverse)
+        total = sum(map(len, found))
+        return total if most is None else min(total, most)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.keys()
+
+    def __bool__(self) -> bool:
+        """A store is true, also an empty one."""
+        return True
+
+    # -- durability --------------------------------------------------------------------------------
+
+    def sync(self) -> None:
+        """Make all that was written before survive a power loss, whatever its durability."""
+        self._check_usable()
+        if self._log is not None:
+            try:
+                self._log.sync()
+            except WalError as error:
+                raise translate(error) from error
+
+    def checkpoint(self) -> None:
+        """Move all that was written before from the log to tables. Waits until it is done."""
+        self._check_writable()
+        assert self._log is not None
+        try:
+            self._log.checkpoint_active(wait=True)
+        except WalError as error:
+            raise translate(error) from error
+
+    @property
+    def last_entry_id(self) -> int:
+        """The id of the last log entry that is visible; 0 before the first."""
+        return self._memtable.last_id
+
+    def stats(self) -> StoreStats:
+        """Where the store stands, as an immutable snapshot."""
+        self._check_usable()
+        manifest, tables = self._checkpoint.manifest, self._memtable.state.tables
+        last_id = self._memtable.last_id
+        return StoreStats(
+            last_entry_id=last_id,
+            durable_entry_id=self._log.durable_entry_id if self._log is not None else last_id,
+            checkpoint_entry_id=manifest.last_entry_id,
+            memtable_items=sum(map(len, self._memtable.maps())),
+            tables=len(tables),
+            table_items=sum(len(table.run) for table in tables),
+            table_bytes=sum(table.record.size for table in tables),
+        )
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether the store was closed."""
+        return self._ended is not None
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it was opened with flag ``"r"``."""
+        return self._append is _refuse_to_write
+
+    def close(self) -> None:
+        """Sync, checkpoint unless the log is short, and let go. Idempotent.
+
+        Everything is released even where that fails; the failure is raised then.
+        """
+        with self._closing:
+            if self._ended is not None:
+                return
+            try:
+                self._shut_down()
+            finally:
+                self._ended = "the store was closed"
+                _open.discard(self)
+                if self._lock is not None:
+                    self._lock.release()
+
+    def _shut_down(self) -> None:
+        log = self._log
+        if log is None:
+            return
+        try:
+            try:
+                if self._tail_is_long():
+                    log.checkpoint_active()  # which shutdown waits for
+            finally:
+                log.shutdown()
+        except WalError as error:
+            raise translate(error) from error
+
+    def _tail_is_long(self) -> bool:
+        """Whether there is more to replay than a quick opening should have to."""
+        entries = self._memtable.last_id - self._checkpoint.manifest.last_entry_id
+        size = entries * _ENTRY_OVERHEAD
+        for values in self._memtable.maps():
+            for key, value in values.items():
+                if size >= SMALL_TAIL:
+                    return True
+                size += len(key) + len(value or b"")
+        return size >= SMALL_TAIL
+
+    def __enter__(self) -> Store:
+        self._check_usable()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = " (closed)" if self.closed else " (read-only)" if self.read_only else ""
+        return f"<kvstore.Store in {os.fspath(self.path)!r}{state}>"
+
+    # -- helpers -----------------------------------------------------------------------------------
+
+    def _commit(self, mutations: Values, durability: Durability | None) -> int:
+        return self._commit_chunks(encode(mutations), durability)
+
+    def _commit_chunks(self, chunks: list[bytes], durability: Durability | None) -> int:
+        try:
+            entry_id = self._append(chunks, None, durability)
+        except WalError as error:
+            raise translate(error) from error
+        if self._memtable.count >= self._segment_items:
+            self._seal()
+        return entry_id
+
+    def _seal(self) -> None:
+        """The recent mutations are many: have them moved to a table, once for each segment."""
+        segment_id = self._memtable.segment_id
+        if self._sealed_segment != segment_id and self._log is not None:
+            self._sealed_segment = segment_id
+            try:
+                self._log.checkpoint_active()
+            except WalError:
+                # The write that came here is committed; whatever is wrong, the next one is told.
+                self._sealed_segment = 0
+
+    def _check_usable(self) -> None:
+        if self._ended is not None:
+            raise self._refusal()
+
+    def _check_writable(self) -> None:
+        self._check_usable()
+        if self.read_only:
+            raise _read_only()
+
+    def _refusal(self) -> StoreError:
+        return StoreClosedError(f"{self.path}: {self._ended}")
+
+
+def _refuse_to_write(*_: object) -> int:
+    raise _read_only()
+
+
+def _read_only() -> StoreError:
+    return ReadOnlyError('the store is open for reading: open it with flag "w"')
+
+
+# ------------------------------------------------------------------ forks
+
+_open: weakref.WeakSet[Store] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """In the child of a fork the stores are the parent's. No lock may be taken here."""
+    for store in list(_open):
+        store._ended = "the store was opened by the parent of this forked process"
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
