@@ -89,6 +89,10 @@ def decode_slots(path: str, data: bytes) -> tuple[Marker | None, bool]:
     return max(valid, key=lambda marker: marker.sequence, default=None), doubtful
 
 
+FIRST: Final = Marker(sequence=1)
+"""What the creation of the file writes."""
+
+
 class CheckpointMarker:
     """The open marker file. The lock makes a change of the marker and its write one step."""
 
@@ -99,14 +103,19 @@ class CheckpointMarker:
 
     @classmethod
     def create(cls, file_system: FileSystem, directory: str) -> CheckpointMarker:
-        """Create the file, or fill the one of a creation that a crash cut short; durably."""
+        """Create the file durably, also in the place of one whose creation was cut short.
+
+        By a rename, which the sync covers: after a failed sync of the directory a name that merely
+        is there already would never become durable.
+        """
         path = os.path.join(directory, NAME)
-        exists = file_system.exists(path)
-        file = file_system.open(path) if exists else file_system.create(path)
+        draft = path + "-new"
+        file = file_system.open(draft) if file_system.exists(draft) else file_system.create(draft)
         try:
             file.allocate(2 * BLOCK)
             marker = cls(file, Marker())
             marker.write()
+            file_system.rename(draft, path)
             file_system.sync_directory(directory)
         except BaseException:
             file.close()

@@ -174,11 +174,12 @@ class _Assembly:
         assert spare is not None
         path = os.path.join(self.directory, segment_name(segment_id))
         last_id = self.judgement.last_id
-        writer = plan_segment(path, spare, segment_id, last_id, self.configuration.version_info)
+        version_info = self.configuration.version_info
         try:
+            writer = plan_segment(path, spare, segment_id, last_id, version_info)
             writer.activate(self.files, self.directory)
         except BaseException:
-            writer.segment.file.close()
+            spare[1].close()
             raise
         self.registry.add(writer.segment)
         return writer

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from wal.checkpoint_marker import BLOCK, NAME, CheckpointMarker, Marker, decode_slots
+from wal.checkpoint_marker import BLOCK, FIRST, NAME, CheckpointMarker, Marker, decode_slots
 from wal.errors import CorruptLogError
 from wal.files import FileSystem
 from wal.log_manager import LogManager, RecoveredSegment, Recovery
@@ -97,7 +97,7 @@ class Judgement:
         self.dead: list[tuple[int, str]] = []
         marker, self.doubtful = read_marker(file_system, directory)
         self.listing = Listing.of(file_system, directory)
-        self.is_new = marker is None
+        self.is_new = marker is None or (marker == FIRST and not self.listing.segments)
         self.marker = marker or Marker()
         if marker is None and self.listing.segments:
             path = os.path.join(directory, NAME)
