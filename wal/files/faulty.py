@@ -115,7 +115,7 @@ class FaultyFileSystem(Faults):
                 file = self.inner.open(path, writable=writable)
                 return FaultyFile(self, file, self._known(path))
 
-        return self.call("open", path, "", act)
+        return self.call("open", path, "", act, discard=FaultyFile.close)
 
     def create(self, path: str) -> FaultyFile:
         """Create a file that did not exist."""
@@ -129,7 +129,7 @@ class FaultyFileSystem(Faults):
                 history.change(self.tick(label), None, name, node)
                 return FaultyFile(self, file, node)
 
-        return self.call("create", path, "", act)
+        return self.call("create", path, "", act, discard=FaultyFile.close)
 
     def exists(self, path: str) -> bool:
         """Whether there is a file or directory of that name."""
