@@ -22,7 +22,7 @@ from wal.append_buffer import AppendBuffer
 from wal.config import Durability
 from wal.errors import CallbackError, EntryStateError, LogFailedError
 from wal.files import FileSystem
-from wal.leadership import FLUSHER, Leadership
+from wal.leadership import FLUSHER, Leadership, pass_on
 from wal.positions import EntryId
 from wal.segments import format as fmt
 from wal.segments.format import Item
@@ -213,6 +213,8 @@ class GroupCommit:
         except BaseException:
             leadership.delist(ticket)
             raise
+        finally:
+            pass_on(ticket)
         return ticket.result()
 
     def wait_aside(self, ticket: Ticket, timeout: float | None) -> EntryId:

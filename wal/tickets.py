@@ -76,6 +76,7 @@ class Ticket:
         "on_commit",
         "rank",
         "segment_id",
+        "successor",
         "waited",
     )
 
@@ -99,6 +100,7 @@ class Ticket:
         # Guarded by the leadership's lock, as is ``finished``:
         self.waited = False  # a thread waits in ``lock`` and can be handed the leadership
         self.lock: threading.Lock | None = None
+        self.successor: Ticket | None = None  # finished together: its owner wakes the next
         self._callbacks: list[Callable[[Ticket], object]] | None = None
 
     def done(self) -> bool:
@@ -133,11 +135,8 @@ class Ticket:
                 return
         fn(self)
 
-    def wake(self) -> None:
-        """Tell everyone that it is done. Safe to repeat where an interrupt cut it short."""
-        lock = self.lock
-        if lock is not None and lock.locked():
-            lock.release()
+    def call_back(self) -> None:
+        """Call the done callbacks, each once."""
         callbacks, self._callbacks = self._callbacks, None
         for fn in callbacks or ():
             try:

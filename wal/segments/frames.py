@@ -138,7 +138,7 @@ class AppendedEntry(Entry):
 class StreamedEntry(Entry):
     """An entry written through ``begin_entry``, or appended but too large for a group."""
 
-    __slots__ = ("_extents", "durable_id", "end", "first_id", "last_id", "offset", "source")
+    __slots__ = ("extents", "durable_id", "end", "first_id", "last_id", "offset", "source")
 
     def __init__(
         self,
@@ -156,17 +156,17 @@ class StreamedEntry(Entry):
         self.first_id = entry_id
         self.last_id = entry_id
         self.durable_id = durable_id
-        self._extents = extents
+        self.extents = extents
 
     def entries(self) -> Iterator[Entry]:
         """Itself."""
         return iter((self,))
 
     def chunks(self) -> list[ChunkReader]:
-        return [self.source.chunk(extent) for extent in self._extents]
+        return [self.source.chunk(extent) for extent in self.extents]
 
     def read_all(self) -> list[bytes]:
-        return [self.source.read(extent) for extent in self._extents]
+        return [self.source.read(extent) for extent in self.extents]
 
     @property
     def segment_id(self) -> int:
