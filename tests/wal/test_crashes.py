@@ -87,10 +87,9 @@ def cut_short(play, number, system=None, known=None, **options):
     except (PowerLoss, wal.WalError) as error:
         if not system.lost_power:
             raise AssertionError(f"before call {number}: {error!r}") from error
+    if system.lost_power:  # if need be without a word: a background thread met it
         caller.give_up()
-        return caller, True
-    assert not system.lost_power
-    return caller, False
+    return caller, system.lost_power
 
 
 def every_crash(play, system=None, known=None, *, start=1, step=1, **options):
@@ -275,7 +274,7 @@ def test_killed_then_power_lost(tried):
 @pytest.mark.long
 @pytest.mark.parametrize("play", [history, *OPERATIONS])
 def test_killed_then_power_lost_in_every_state(play, tried):
-    tried(kill_then_lose_power(play, step=1, limit=100, rng_seed=seed()), 50)
+    tried(kill_then_lose_power(play, step=1, limit=100, rng_seed=seed()), 30)
 
 
 # -- a recovery that is cut short ------------------------------------------------------------------
