@@ -50,7 +50,8 @@ from kvstore.errors import (
     ValueTooLongError,
 )
 from kvstore.opening import open  # noqa: A004
-from kvstore.store import Store, StoreStats
+from kvstore.statistics import StoreStats
+from kvstore.store import Store
 from wal import Durability
 
 __all__ = [

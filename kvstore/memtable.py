@@ -20,8 +20,7 @@ lock around :meth:`Memtable.apply`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from typing import Final
 
 from kvstore.mutations import HEAD_BYTES, PUT, decode
@@ -125,10 +124,25 @@ class Memtable:
             layers = tuple(each for each in self.state.layers if each.segment_id > segment_id)
             self.state = State(self._live, layers, tables)
 
-    def maps(self) -> Iterator[Values]:
-        """What is in no table yet. Only for estimates: writers may go on."""
+    # -- estimates ---------------------------------------------------------------------------------
+
+    def recent_items(self) -> int:
+        """How many mutations are in no table yet."""
         state = self.state
-        return chain([state.live], (layer.run.values for layer in state.layers))
+        return len(state.live) + sum(len(layer.run) for layer in state.layers)
+
+    def recent_bytes(self, enough: int) -> int:
+        """The bytes of keys and values in no table yet; counts no further than ``enough``."""
+        with self._lock:
+            self._freeze_locked()
+            layers = self.state.layers
+        total = 0
+        for layer in layers:
+            for key, value in layer.run.values.items():
+                if total >= enough:
+                    return total
+                total += len(key) + len(value or b"")
+        return total
 
 
 def _merged(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:

@@ -93,14 +93,20 @@ class _Span:
 
 
 def pages(
-    runs: Sequence[Run], low: bytes, high: bytes | None, *, reverse: bool
+    runs: Sequence[Run],
+    low: bytes,
+    high: bytes | None,
+    *,
+    reverse: bool,
+    first_page: int = FIRST_PAGE,
 ) -> Iterator[list[Item]]:
     """The items with ``low <= key < high`` of runs that overlay each other, newest first.
 
-    O(log n) for each run to begin with. Pages grow, so that who stops early paid for little.
+    O(log n) for each run to begin with. Pages grow, so that who stops early paid for little; who
+    knows how many items are wanted says so in ``first_page``.
     """
     spans = list(_spans(runs, low, high))
-    size = FIRST_PAGE
+    size = min(first_page, LARGEST_PAGE)
     while spans:
         page = _next_page(spans, size, reverse)
         if page:

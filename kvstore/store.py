@@ -6,9 +6,6 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import chain, islice
-from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, overload
 
 from kvstore.batch import Batch
@@ -26,9 +23,11 @@ from kvstore.mutations import (
     encode_delete,
     encode_put,
 )
-from kvstore.ranges import as_limit, as_range
-from kvstore.runs import Item, Values, pages
+from kvstore.ranges import Range
+from kvstore.reading import OrderedReads
+from kvstore.runs import FIRST_PAGE, Item, Values, pages
 from kvstore.state import MISSING
+from kvstore.statistics import StoreStats
 from wal import Durability, WalError, WriteAheadLog
 from wal.files import Lock
 
@@ -41,8 +40,6 @@ SMALL_TAIL: Final = 256 << 10
 """A log with fewer bytes to replay is not checkpointed at close."""
 
 _ENTRY_OVERHEAD: Final = 24
-_key_of = itemgetter(0)
-_value_of = itemgetter(1)
 
 
 class Parts(NamedTuple):
@@ -54,25 +51,7 @@ class Parts(NamedTuple):
     lock: Lock | None
 
 
-@dataclass(frozen=True, slots=True)
-class StoreStats:
-    """Where a store stands. A snapshot: it never changes."""
-
-    last_entry_id: int
-    """The last log entry that is visible."""
-    durable_entry_id: int
-    """The last log entry that is known to survive a power loss."""
-    checkpoint_entry_id: int
-    """Every log entry up to this one is in the tables."""
-    memtable_items: int
-    """Mutations in memory that are in no table yet."""
-    tables: int
-    table_items: int
-    """What the tables hold, deletions that still hide something included."""
-    table_bytes: int
-
-
-class Store:
+class Store(OrderedReads):
     """An ordered map from bytes to bytes in a directory. Made by :func:`kvstore.open`.
 
     Keys have up to 65,535 bytes and are ordered as bytes; values are smaller than 4 GiB. Any buffer
@@ -125,15 +104,6 @@ class Store:
             if value is not MISSING:
                 return default if value is None else value
         return default
-
-    def __getitem__(self, key: bytes) -> bytes:
-        value = self.get(key)
-        if value is None:
-            raise KeyError(key)
-        return value
-
-    def __contains__(self, key: bytes) -> bool:
-        return self.get(key) is not None
 
     def put(self, key: bytes, value: bytes, *, durability: Durability | None = None) -> None:
         """Set a key.
@@ -202,127 +172,6 @@ class Store:
         if mutations:
             self._commit(mutations, durability)
 
-    # -- ranges ------------------------------------------------------------------------------------
-
-    def scan(
-        self,
-        start: bytes | None = None,
-        stop: bytes | None = None,
-        *,
-        prefix: bytes | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-        include_start: bool = True,
-        include_stop: bool = False,
-    ) -> Iterator[Item]:
-        """The items in a range, in the order of their keys, as they are at this moment.
-
-        Args:
-            start: The lower bound, whatever the direction.
-            stop: The upper bound.
-            prefix: All keys that begin so; instead of start and stop.
-            reverse: From the highest key to the lowest.
-            limit: At most so many items, in the direction asked for.
-            include_start: Whether ``start`` itself belongs to the range.
-            include_stop: Whether ``stop`` itself does.
-
-        Returns:
-            An iterator of pairs. Writes during the iteration do not change what it yields.
-
-        O(log n) to begin, after writes O(m log m) in the m new keys; then some million items a
-        second.
-
-        >>> import kvstore, wal
-        >>> with kvstore.open("db", file_system=wal.files.MemoryFileSystem()) as db:
-        ...     db.write({b"a1": b"", b"a2": b"", b"b1": b""})
-        ...     [key for key, value in db.scan(b"a2")]
-        ...     [key for key, value in db.scan(prefix=b"a", reverse=True, limit=1)]
-        [b'a2', b'b1']
-        [b'a2']
-        """
-        wanted = as_range(start, stop, prefix, include_start, include_stop)
-        most = as_limit(limit)
-        self._check_usable()
-        found = pages(self._memtable.pin(), wanted.low, wanted.high, reverse=reverse)
-        items = chain.from_iterable(found)
-        return items if most is None else islice(items, most)
-
-    def keys(
-        self,
-        start: bytes | None = None,
-        stop: bytes | None = None,
-        *,
-        prefix: bytes | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-        include_start: bool = True,
-        include_stop: bool = False,
-    ) -> Iterator[bytes]:
-        """The keys in a range; the arguments of :meth:`scan`."""
-        return map(
-            _key_of,
-            self.scan(
-                start,
-                stop,
-                prefix=prefix,
-                reverse=reverse,
-                limit=limit,
-                include_start=include_start,
-                include_stop=include_stop,
-            ),
-        )
-
-    def values(
-        self,
-        start: bytes | None = None,
-        stop: bytes | None = None,
-        *,
-        prefix: bytes | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-        include_start: bool = True,
-        include_stop: bool = False,
-    ) -> Iterator[bytes]:
-        """The values in a range, in the order of their keys; the arguments of :meth:`scan`."""
-        return map(
-            _value_of,
-            self.scan(
-                start,
-                stop,
-                prefix=prefix,
-                reverse=reverse,
-                limit=limit,
-                include_start=include_start,
-                include_stop=include_stop,
-            ),
-        )
-
-    def count(
-        self,
-        start: bytes | None = None,
-        stop: bytes | None = None,
-        *,
-        prefix: bytes | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-        include_start: bool = True,
-        include_stop: bool = False,
-    ) -> int:
-        """How many keys are in a range; the arguments of :meth:`scan`. Walks them all."""
-        wanted = as_range(start, stop, prefix, include_start, include_stop)
-        most = as_limit(limit)
-        self._check_usable()
-        found = pages(self._memtable.pin(), wanted.low, wanted.high, reverse=reverse)
-        total = sum(map(len, found))
-        return total if most is None else min(total, most)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self.keys()
-
-    def __bool__(self) -> bool:
-        """A store is true, also an empty one."""
-        return True
-
     # -- durability --------------------------------------------------------------------------------
 
     def sync(self) -> None:
@@ -357,7 +206,7 @@ class Store:
             last_entry_id=last_id,
             durable_entry_id=self._log.durable_entry_id if self._log is not None else last_id,
             checkpoint_entry_id=manifest.last_entry_id,
-            memtable_items=sum(map(len, self._memtable.maps())),
+            memtable_items=self._memtable.recent_items(),
             tables=len(tables),
             table_items=sum(len(table.run) for table in tables),
             table_bytes=sum(table.record.size for table in tables),
@@ -408,12 +257,7 @@ class Store:
         """Whether there is more to replay than a quick opening should have to."""
         entries = self._memtable.last_id - self._checkpoint.manifest.last_entry_id
         size = entries * _ENTRY_OVERHEAD
-        for values in self._memtable.maps():
-            for key, value in values.items():
-                if size >= SMALL_TAIL:
-                    return True
-                size += len(key) + len(value or b"")
-        return size >= SMALL_TAIL
+        return size + self._memtable.recent_bytes(SMALL_TAIL) >= SMALL_TAIL
 
     def __enter__(self) -> Store:
         self._check_usable()
@@ -427,11 +271,25 @@ class Store:
     ) -> None:
         self.close()
 
+    def __bool__(self) -> bool:
+        """A store is true, also an empty one."""
+        return True
+
     def __repr__(self) -> str:
         state = " (closed)" if self.closed else " (read-only)" if self.read_only else ""
         return f"<kvstore.Store in {os.fspath(self.path)!r}{state}>"
 
     # -- helpers -----------------------------------------------------------------------------------
+
+    def _pages(self, wanted: Range, most: int | None, reverse: bool) -> Iterator[list[Item]]:
+        """What is in a range at this moment; nothing where nothing is asked for."""
+        self._check_usable()
+        if most == 0:
+            return iter(())
+        runs = self._memtable.pin()
+        first_page = FIRST_PAGE if most is None else most
+        low, high = wanted
+        return pages(runs, low, high, reverse=reverse, first_page=first_page)
 
     def _commit(self, mutations: Values, durability: Durability | None) -> int:
         return self._commit_chunks(encode(mutations), durability)

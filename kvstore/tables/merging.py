@@ -1,8 +1,8 @@
 """When tables are merged: so that there are few of them, and no byte is written too often.
 
 A checkpoint adds a table. Tables are merged only with their neighbours in age, and only once
-:data:`FAN_OUT` of them have gathered that an older one does not dwarf; so each mutation is written
-again only when what it is in at least doubles, O(log n) times in all.
+:data:`FAN_OUT` of them have gathered. An older one that has more than twice as many bytes as all
+that are younger is left alone; so each mutation is written again O(log n) times in all.
 
 The choice is made before the new table is written, and the merge writes one table for all of it.
 """
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 FAN_OUT: Final = 4
+DWARFED: Final = 2
 MOST_TABLES: Final = 12
 
 
@@ -30,7 +31,7 @@ def how_many_to_merge(sizes: Sequence[int]) -> int:
     """
     total, count = sizes[0], 1
     for size in sizes[1:]:
-        if size > total:
+        if size > DWARFED * total:
             break
         total, count = total + size, count + 1
     if count >= FAN_OUT:
