@@ -65,6 +65,7 @@ class AppendBuffer:
         self.next_id = next_id
         self.last_id = last_id  # the last committed one, but for the open group's
         self.durable_id = last_id  # written by the leader alone
+        self.sync_wanted_id = last_id  # the last entry whose commit waits for a sync
         self.writer = writer
         self.unwritten = [
             writer

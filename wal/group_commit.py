@@ -12,29 +12,21 @@ fails with that cause, and so does every later one, until the log is reopened.
 from __future__ import annotations
 
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from threading import get_ident
 from typing import Final
 
-from wal.append_buffer import AppendBuffer
 from wal.config import Durability
 from wal.errors import CallbackError, EntryStateError, LogFailedError
-from wal.files import FileSystem
-from wal.leadership import FLUSHER, Leadership, pass_on
+from wal.leadership import FLUSHER, pass_on
 from wal.positions import EntryId
+from wal.rounds import FSYNC, IN_CALLBACK, Rounds
 from wal.segments import format as fmt
 from wal.segments.format import Item
-from wal.segments.lifecycle import Segment
-from wal.segments.writer import SegmentWriter
-from wal.statistics import CommitCounters
-from wal.tickets import Committed, OnCommit, Ticket, run_hooks
+from wal.tickets import OnCommit, Ticket, run_hooks
 
 BUFFER: Final = Durability.BUFFER.rank
-FSYNC: Final = Durability.FSYNC.rank
 
-IN_CALLBACK: Final = "inside a callback of a commit"
 IN_ENTRY: Final = "inside the thread's own open entry"
 
 AcceptStreamed = Callable[["GroupCommit", Item, "OnCommit | None", int], Ticket]
@@ -42,39 +34,25 @@ AcceptStreamed = Callable[["GroupCommit", Item, "OnCommit | None", int], Ticket]
 
 
 class GroupCommit:
-    """The commits of one log: ``buffer`` is its mutable heart, ``leadership`` says who writes."""
+    """The ways into the log, for many threads; ``rounds`` is what happens behind them."""
 
     def __init__(
         self,
-        buffer: AppendBuffer,
-        file_system: FileSystem,
-        directory: str,
+        rounds: Rounds,
         durability: Durability,
-        committed: Committed | None,
-        on_sealed: Callable[[Segment], object],
-        wake_flusher: Callable[[], object],
         defer: Callable[[Callable[[], object]], object],
         accept_streamed: AcceptStreamed,
     ) -> None:
-        self.buffer = buffer
-        self.in_flight: deque[Ticket] = (
-            deque()
-        )  # appended under the append lock, popped by the leader
-        self.leadership = Leadership(self.in_flight, wake_flusher)
-        self.barred: dict[int, str] = {}  # threads that may not commit now, and why
-        self.counters = CommitCounters()
-        self._accept_streamed = accept_streamed
-        self.defer = defer  # have a function called on another thread: for finalizers
-        self._files = file_system
-        self._directory = directory
+        self.buffer = rounds.buffer
+        self.in_flight = rounds.in_flight
+        self.leadership = rounds.leadership
+        self.barred = rounds.barred
         self.rank = durability.rank
-        self._committed = committed
-        self._on_sealed = on_sealed
-        self._written_id = self._sync_wanted_id = buffer.last_id
-        self._reached: deque[Ticket] = deque()
-        self._sealing: list[Segment] = []  # left behind by a rotation, their hooks may still run
-        self._dirty = False  # written since the last sync
-        buffer.write_out = self.write_out
+        self.defer = defer  # have a function called on another thread: for finalizers
+        self._rounds = rounds
+        self._committed = rounds.committed
+        self._accept_streamed = accept_streamed
+        self.buffer.write_out = self.write_out
 
     # -- accepting ---------------------------------------------------------------------------------
 
@@ -162,7 +140,7 @@ class GroupCommit:
             return ticket
         self.in_flight.append(ticket)
         if rank == FSYNC:
-            self._sync_wanted_id = entry_id
+            self.buffer.sync_wanted_id = entry_id
         return ticket
 
     def _ticket(
@@ -185,7 +163,7 @@ class GroupCommit:
             return run_hooks(EntryId(entry_id), segment_id, item, hook, on_commit)
         except BaseException as error:
             # What the hook keeps in step with the log may not be in step any more.
-            self._latch_locked(error)
+            self._rounds.latch_locked(error)
             raise
         finally:
             del barred[me]
@@ -207,7 +185,7 @@ class GroupCommit:
         try:
             while not ticket.finished:
                 if leadership.enlist(ticket):
-                    self._lead(ticket)
+                    self._rounds.lead(ticket)
                 elif ticket.lock is not None and not ticket.finished:
                     ticket.lock.acquire()
         except BaseException:
@@ -242,7 +220,7 @@ class GroupCommit:
         turn = threading.Lock()
         try:
             self.leadership.claim(turn)
-            self._lead(turn, force)
+            self._rounds.lead(turn, force)
         except BaseException:
             self.leadership.hand_on(turn)
             raise
@@ -264,7 +242,7 @@ class GroupCommit:
     def lead_as_flusher(self) -> None:
         """One round for tickets that nobody waits for."""
         if self.leadership.enlist_flusher():
-            self._lead(FLUSHER)
+            self._rounds.lead(FLUSHER)
 
     def witness(self) -> None:
         """Bear witness, unsynced, of what is durable: for a log that has fallen idle."""
@@ -274,129 +252,9 @@ class GroupCommit:
             with self.buffer.lock:
                 framed = self.buffer.witness_locked()
             if framed:
-                self._lead(turn)
+                self._rounds.lead(turn)
         finally:
             self.leadership.hand_on(turn)
-
-    def _lead(self, owner: object, force: bool = False) -> None:
-        """One round, and the leadership handed on whatever happens."""
-        try:
-            if self.buffer.failure is None:
-                self._round(force)
-            elif self.in_flight:
-                self._fail_in_flight(self.buffer.failure)
-        except BaseException as error:
-            with self.buffer.lock:
-                self._latch_locked(error)
-            self._fail_in_flight(error)
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            self.leadership.hand_on(owner)
-
-    # -- one round ---------------------------------------------------------------------------------
-
-    def _round(self, force: bool) -> None:
-        buffer = self.buffer
-        with buffer.lock:
-            buffer.close_group_locked()
-            upto = buffer.last_id
-            active = buffer.writer
-            durable_end = active.committed_end
-            work = [(writer, list(writer.segment.unwritten), *writer.take())
-                    for writer in buffer.unwritten]  # fmt: skip
-            buffer.unwritten = [active]
-            buffer.gathered = 0
-            entries, buffer.entries = buffer.entries, 0
-            sync = force or self._sync_wanted_id > buffer.durable_id
-        for writer, chunk_offsets, offset, buffers in work:
-            if not writer.activated:
-                self._activate(writer)
-            if buffers:
-                writer.segment.file.write_at(offset, buffers)
-                self._dirty = True
-                self.counters.written(sum(map(len, buffers)))
-                for chunk_offset in chunk_offsets:  # from now on they are read from the file
-                    writer.segment.unwritten.pop(chunk_offset, None)
-        self.counters.group(entries)
-        self._written_id = upto
-        if sync and (self._dirty or buffer.durable_id < upto):
-            if self.in_flight and self.in_flight[0].rank != FSYNC:
-                self._complete()  # WRITE commits need not wait for the sync
-            self._sync(active.segment)
-            active.segment.durable_end = durable_end
-            buffer.durable_id = upto
-        self._complete()
-
-    def _activate(self, writer: SegmentWriter) -> None:
-        """Rotate: the old segment is synced whole before anything of its successor exists."""
-        old, writer.predecessor = writer.predecessor, None
-        assert old is not None
-        self._sync(old)
-        old.durable_end = old.committed_end
-        self.buffer.durable_id = old.last_id
-        writer.activate(self._files, self._directory)
-        self.counters.rotations += 1
-        self._sealing.append(old)
-
-    def _sync(self, segment: Segment) -> None:
-        started = time.perf_counter()
-        segment.file.sync()
-        self._dirty = False
-        self.counters.synced(time.perf_counter() - started)
-
-    def _complete(self) -> None:
-        """Run the hooks of what has reached its durability, in order, and wake who waits for it."""
-        reach = (float("inf"), self._written_id, self.buffer.durable_id)
-        in_flight, reached = self.in_flight, self._reached
-        if in_flight and in_flight[0].entry_id <= reach[in_flight[0].rank]:
-            me = get_ident()
-            before = self.barred.get(me)  # a leader may have an entry open
-            self.barred[me] = IN_CALLBACK
-            try:
-                while in_flight and in_flight[0].entry_id <= reach[in_flight[0].rank]:
-                    in_flight[0].run_hooks(self._committed)
-                    reached.append(in_flight.popleft())
-                self.leadership.finish(reached)
-            finally:
-                self._unbar(me, before)
-        if self._sealing:
-            self._hand_over_sealed()
-
-    def _unbar(self, me: int, before: str | None) -> None:
-        if before is None:
-            del self.barred[me]
-        else:
-            self.barred[me] = before
-
-    def _hand_over_sealed(self) -> None:
-        """Give segments whose hooks have all returned to the checkpointer."""
-        while self._sealing:
-            segment = self._sealing[0]
-            if self.in_flight and self.in_flight[0].entry_id <= segment.last_id:
-                return
-            self._on_sealed(self._sealing.pop(0))
-
-    # -- failing -----------------------------------------------------------------------------------
-
-    def _latch_locked(self, error: BaseException) -> None:
-        if self.buffer.failure is None:
-            self.buffer.failure = error
-            self.buffer.room = 0
-
-    def _fail_in_flight(self, error: BaseException) -> None:
-        """Wake everybody: the complete ones with their result, the others with the failure."""
-        me = get_ident()
-        before = self.barred.get(me)
-        self.barred[me] = IN_CALLBACK  # done callbacks are called
-        try:
-            self.leadership.finish(self._reached)
-            with self.buffer.lock:
-                failed = deque(self.in_flight)
-                self.in_flight.clear()
-            self.leadership.finish(failed, error)
-        finally:
-            self._unbar(me, before)
 
     def failed(self) -> LogFailedError:
         """The latch as an error to raise."""

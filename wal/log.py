@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
-import time
 import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from wal.checkpoint_marker import CleanMark
+from wal.closing import Closing
 from wal.config import Configuration, Durability
 from wal.entry_writer import EntryWriter
-from wal.errors import EntryStateError, LogClosedError, LogFailedError, WalError
+from wal.errors import EntryStateError
 from wal.log_manager import LogManager
 from wal.opening import Parts, open_for_writing
 from wal.positions import EntryId, LogPosition
@@ -53,15 +51,15 @@ class WriteAheadLog:
     def __init__(self, parts: Parts) -> None:
         """Take over the parts of an open log. Use :meth:`recover` or :meth:`Configuration.open`."""
         self.configuration = parts.configuration
+        self._parts = parts
         self._commits = parts.commits
         self._buffer = parts.commits.buffer
         self._checkpointer = parts.checkpointer
         self._registry = parts.registry
         self._reader = parts.reader
-        self._closing = _Closing(parts)
+        self._closing = Closing(parts)
         self._finalizer = weakref.finalize(self, self._closing.drop)
         self._finalizer.atexit = False
-        _open.add(self._closing)
         parts.flusher.start(parts.commits)
         parts.checkpointer.start(self._buffer, weakref.ref(self))
 
@@ -167,7 +165,19 @@ class WriteAheadLog:
 
     def stats(self) -> LogStats:
         """What the log has done since it was opened, as an immutable snapshot."""
-        return self._closing.stats()
+        self._closing.check_process()
+        parts, buffer = self._parts, self._buffer
+        return make_stats(
+            parts.rounds.counters,
+            segments_active=1,
+            segments_sealed=parts.checkpointer.backlog(),
+            segments_pinned=parts.registry.count()[State.CHECKPOINTED],
+            segments_spare=parts.pool.count(),
+            checkpoints=parts.checkpointer.checkpoints,
+            last_entry_id=buffer.last_committed(),
+            durable_entry_id=buffer.durable_id,
+            checkpointed_entry_id=parts.marker.current.checkpointed_id,
+        )
 
     # -- checkpoints -------------------------------------------------------------------------------
 
@@ -218,147 +228,3 @@ class WriteAheadLog:
     def _check_usable(self) -> None:
         with self._buffer.lock:
             self._buffer.check_open_locked()
-
-
-class _Closing:
-    """How a log ends: in order, dropped, at the interpreter's exit, or as a forked copy."""
-
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._closed = False
-        self._forked = False
-
-    def shutdown(self, timeout: float | None) -> None:
-        if self._forked:
-            raise _forked()
-        if self._closed:
-            return
-        deadline = None if timeout is None else time.monotonic() + timeout
-        parts, buffer = self._parts, self._parts.commits.buffer
-        with buffer.lock:
-            if buffer.refusal is None:
-                buffer.refusal = LogClosedError("the log was shut down")
-            buffer.room = 0
-        # The turn is kept: an entry that waited for it finds the log closed.
-        if not buffer.entry_turn.acquire(timeout=-1 if timeout is None else timeout):
-            raise TimeoutError("an entry is still open")
-        try:
-            failure: WalError | None = None
-            try:
-                parts.commits.sync()
-            except LogFailedError as error:
-                failure = error
-            failed_checkpoint = parts.checkpointer.stop(deadline)
-        finally:
-            buffer.entry_turn.release()
-        failure = failure or failed_checkpoint
-        self._release(clean=buffer.failure is None)
-        if failure is not None:
-            raise failure
-
-    def _release(self, *, clean: bool) -> None:
-        parts = self._parts
-        self._closed = True
-        parts.reader.closed = LogClosedError("the log was shut down")
-        _open.discard(self)
-        parts.flusher.stop()
-        try:
-            if clean:
-                self._mark_clean()
-        except OSError as error:
-            message = f"everything is durable, but the marker could not say so: {error}"
-            raise LogFailedError(message, error.errno) from error
-        finally:
-            parts.pool.close()
-            parts.registry.close()
-            parts.checkpointer.close()
-            parts.marker.close()
-            parts.lock.release()
-
-    def _mark_clean(self) -> None:
-        """Say in the marker where the log ends, so that the next opening can go on there.
-
-        Not where a rolled-back entry left bytes behind the end: they must not be written over.
-        """
-        parts = self._parts
-        buffer, writer = parts.commits.buffer, parts.commits.buffer.writer
-        segment = writer.segment
-        mark = CleanMark(segment.id, segment.committed_end, buffer.last_id)
-        parts.marker.write(
-            durable_id=buffer.durable_id,
-            highest_id=buffer.next_id - 1,
-            newest_nonempty=parts.registry.newest_nonempty(),
-            clean=None if writer.must_seal else mark,
-        )
-
-    def drop(self) -> None:
-        """The last reference to the log went: write what is acknowledged, and let go.
-
-        A finalizer that runs on a thread of the log's own must not wait for that thread.
-        """
-        parts = self._parts
-        if self._closed or self._forked:
-            return
-        if parts.flusher.is_current() or parts.checkpointer.is_current():
-            parts.flusher.defer(self.drop)
-            return
-        with suppress(WalError), parts.commits.buffer.lock:
-            parts.commits.buffer.refusal = LogClosedError("the log was dropped")
-            parts.commits.buffer.room = 0
-        with suppress(WalError):
-            parts.commits.sync()
-        parts.checkpointer.stop(None, drain=False)
-        self._release(clean=False)
-
-    def flush(self) -> None:
-        """At the interpreter's exit: BUFFER commits are written and synced."""
-        if not self._closed and not self._forked:
-            with suppress(WalError):
-                self._parts.commits.sync()
-
-    def forked(self) -> None:
-        """In the child of a fork: the log is the parent's. No lock may be taken here."""
-        self._forked = True
-        buffer = self._parts.commits.buffer
-        self._parts.reader.closed = buffer.refusal = _forked()
-        buffer.failure = buffer.refusal
-        buffer.room = 0
-
-    def stats(self) -> LogStats:
-        if self._forked:
-            raise _forked()
-        parts, counters = self._parts, self._parts.commits.counters
-        states = parts.registry.count()
-        return make_stats(
-            counters,
-            segments_active=1,
-            segments_sealed=parts.checkpointer.backlog(),
-            segments_pinned=states[State.CHECKPOINTED],
-            segments_spare=parts.pool.count(),
-            checkpoints=parts.checkpointer.checkpoints,
-            last_entry_id=parts.commits.buffer.last_committed(),
-            durable_entry_id=parts.commits.buffer.durable_id,
-            checkpointed_entry_id=parts.marker.current.checkpointed_id,
-        )
-
-
-def _forked() -> LogClosedError:
-    return LogClosedError("the log was opened by the parent of this forked process")
-
-
-_open: weakref.WeakSet[_Closing] = weakref.WeakSet()
-
-
-def _flush_all() -> None:
-    for closing in list(_open):
-        closing.flush()
-
-
-def _mark_forked() -> None:
-    for closing in list(_open):
-        closing.forked()
-
-
-atexit.register(_flush_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_mark_forked)

@@ -19,6 +19,7 @@ from wal.group_commit import GroupCommit
 from wal.log_manager import LogManager
 from wal.reading import LogReader
 from wal.recovery import Judgement
+from wal.rounds import Rounds
 from wal.segments import format as fmt
 from wal.segments.lifecycle import Segment, SegmentRegistry, State, segment_name
 from wal.segments.pool import SparePool
@@ -38,6 +39,7 @@ class Parts:
     registry: SegmentRegistry
     pool: SparePool
     marker: CheckpointMarker
+    rounds: Rounds
     commits: GroupCommit
     flusher: Flusher
     checkpointer: Checkpointer
@@ -110,17 +112,15 @@ class _Assembly:
                 judgement.last_id,
             )
             buffer.arm = flusher.arm
-            commits = GroupCommit(
+            rounds = Rounds(
                 buffer,
                 self.files,
                 self.directory,
-                configuration.durability,
                 _committed_hook(self.manager),
                 checkpointer.enqueue,
                 flusher.wake,
-                flusher.defer,
-                accept_streamed,
             )
+            commits = GroupCommit(rounds, configuration.durability, flusher.defer, accept_streamed)
         except BaseException:
             marker.close()
             self.pool.close()
@@ -133,6 +133,7 @@ class _Assembly:
             self.registry,
             self.pool,
             marker,
+            rounds,
             commits,
             flusher,
             checkpointer,

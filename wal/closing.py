@@ -1,0 +1,147 @@
+"""How a log ends: in order, dropped, at the interpreter's exit, or as a copy in a forked child."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import time
+import weakref
+from contextlib import suppress
+
+from wal.checkpoint_marker import CleanMark
+from wal.errors import LogClosedError, LogFailedError, WalError
+from wal.opening import Parts
+
+
+class Closing:
+    """The end of one log. The log itself may be gone when it comes: hence an object of its own."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._closed = False
+        self._forked = False
+        _open.add(self)
+
+    def shutdown(self, timeout: float | None) -> None:
+        """See :meth:`wal.WriteAheadLog.shutdown`."""
+        if self._forked:
+            raise _forked()
+        if self._closed:
+            return
+        deadline = None if timeout is None else time.monotonic() + timeout
+        parts, buffer = self._parts, self._parts.commits.buffer
+        with buffer.lock:
+            if buffer.refusal is None:
+                buffer.refusal = LogClosedError("the log was shut down")
+            buffer.room = 0
+        # The turn is kept: an entry that waited for it finds the log closed.
+        if not buffer.entry_turn.acquire(timeout=-1 if timeout is None else timeout):
+            raise TimeoutError("an entry is still open")
+        try:
+            failure: WalError | None = None
+            try:
+                parts.commits.sync()
+            except LogFailedError as error:
+                failure = error
+            failed_checkpoint = parts.checkpointer.stop(deadline)
+        finally:
+            buffer.entry_turn.release()
+        failure = failure or failed_checkpoint
+        self._release(clean=buffer.failure is None)
+        if failure is not None:
+            raise failure
+
+    def _release(self, *, clean: bool) -> None:
+        parts = self._parts
+        self._closed = True
+        parts.reader.closed = LogClosedError("the log was shut down")
+        _open.discard(self)
+        parts.flusher.stop()
+        try:
+            if clean:
+                self._mark_clean()
+        except OSError as error:
+            message = f"everything is durable, but the marker could not say so: {error}"
+            raise LogFailedError(message, error.errno) from error
+        finally:
+            parts.pool.close()
+            parts.registry.close()
+            parts.checkpointer.close()
+            parts.marker.close()
+            parts.lock.release()
+
+    def _mark_clean(self) -> None:
+        """Say in the marker where the log ends, so that the next opening can go on there.
+
+        Not where a rolled-back entry left bytes behind the end: they must not be written over.
+        """
+        parts = self._parts
+        buffer, writer = parts.commits.buffer, parts.commits.buffer.writer
+        segment = writer.segment
+        mark = CleanMark(segment.id, segment.committed_end, buffer.last_id)
+        parts.marker.write(
+            durable_id=buffer.durable_id,
+            highest_id=buffer.next_id - 1,
+            newest_nonempty=parts.registry.newest_nonempty(),
+            clean=None if writer.must_seal else mark,
+        )
+
+    def drop(self) -> None:
+        """The last reference to the log went: write what is acknowledged, and let go.
+
+        A finalizer that runs on a thread of the log's own must not wait for that thread.
+        """
+        parts = self._parts
+        if self._closed or self._forked:
+            return
+        if parts.flusher.is_current() or parts.checkpointer.is_current():
+            parts.flusher.defer(self.drop)
+            return
+        with suppress(WalError), parts.commits.buffer.lock:
+            parts.commits.buffer.refusal = LogClosedError("the log was dropped")
+            parts.commits.buffer.room = 0
+        with suppress(WalError):
+            parts.commits.sync()
+        parts.checkpointer.stop(None, drain=False)
+        self._release(clean=False)
+
+    def flush(self) -> None:
+        """At the interpreter's exit: BUFFER commits are written and synced."""
+        if not self._closed and not self._forked:
+            with suppress(WalError):
+                self._parts.commits.sync()
+
+    def forked(self) -> None:
+        """In the child of a fork: the log is the parent's. No lock may be taken here."""
+        self._forked = True
+        buffer = self._parts.commits.buffer
+        self._parts.reader.closed = buffer.refusal = _forked()
+        buffer.failure = buffer.refusal
+        buffer.room = 0
+
+    def check_process(self) -> None:
+        """Raise in the child of a fork, where a lock may be held for ever."""
+        if self._forked:
+            raise _forked()
+
+
+def _forked() -> LogClosedError:
+    return LogClosedError("the log was opened by the parent of this forked process")
+
+
+_open: weakref.WeakSet[Closing] = weakref.WeakSet()
+
+
+def _flush_all() -> None:
+    for closing in list(_open):
+        closing.flush()
+
+
+def _mark_forked() -> None:
+    for closing in list(_open):
+        closing.forked()
+
+
+atexit.register(_flush_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_mark_forked)
