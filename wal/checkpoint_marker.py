@@ -16,6 +16,7 @@ from crc32c import crc32c
 
 from wal.errors import FormatVersionError
 from wal.files import File, FileSystem
+from wal.positions import MAX_ID
 
 NAME: Final = "CHECKPOINT"
 MAGIC: Final = b"WALC"
@@ -75,6 +76,8 @@ def decode_slot(path: str, data: bytes) -> Marker | None:
         return None
     if version != VERSION:
         raise FormatVersionError(path, version, VERSION)
+    if max(numbers) > MAX_ID:
+        return None
     *fields, segment_id, length, last_id = numbers
     mark = CleanMark(segment_id, length, last_id) if clean else None
     return replace(Marker(*fields), clean=mark)

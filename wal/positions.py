@@ -11,6 +11,9 @@ EntryId = NewType("EntryId", int)
 STREAMED: Final = 0xFF_FFFF
 """The index that marks the position of a streamed chunk (others are chunk numbers in a group)."""
 
+MAX_ID: Final = (1 << 63) - 1
+"""No id comes near; a greater one in a file was never written by a log."""
+
 MAX_OFFSET: Final = (1 << 40) - 1
 
 _PACKED = struct.Struct("<QQ")

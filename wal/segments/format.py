@@ -21,6 +21,7 @@ from crc32c import crc32c
 
 from wal.errors import CorruptLogError, FormatVersionError
 from wal.files import Buffer
+from wal.positions import MAX_ID
 
 MAGIC: Final = b"WALS"
 VERSION: Final = 1
@@ -129,7 +130,7 @@ def decode_header(path: str, data: bytes) -> SegmentHeader:
     if version != VERSION:
         raise FormatVersionError(path, version, VERSION)
     segment_id, previous_last_id, id_limit, file_size, created = numbers
-    sound = not zero and any(salt[:4]) and previous_last_id < segment_id < id_limit
+    sound = not zero and any(salt[:4]) and previous_last_id < segment_id < id_limit <= MAX_ID
     if not sound:
         raise CorruptLogError(path, 0, "the segment header contradicts itself")
     return SegmentHeader(
