@@ -29,7 +29,7 @@ class Closing:
         if self._closed:
             return
         deadline = None if timeout is None else time.monotonic() + timeout
-        parts, buffer = self._parts, self._parts.commits.buffer
+        buffer = self._parts.commits.buffer
         with buffer.lock:
             if buffer.refusal is None:
                 buffer.refusal = LogClosedError("the log was shut down")
@@ -38,16 +38,21 @@ class Closing:
         if not buffer.entry_turn.acquire(timeout=-1 if timeout is None else timeout):
             raise TimeoutError("an entry is still open")
         try:
-            failure: WalError | None = None
-            try:
-                parts.commits.sync()
-            except LogFailedError as error:
-                failure = error
-            failed_checkpoint = parts.checkpointer.stop(deadline)
+            if not self._closed:  # another thread's shutdown may have had the turn before
+                self._shutdown(deadline)
         finally:
             buffer.entry_turn.release()
+
+    def _shutdown(self, deadline: float | None) -> None:
+        parts = self._parts
+        failure: WalError | None = None
+        try:
+            parts.commits.sync()
+        except LogFailedError as error:
+            failure = error
+        failed_checkpoint = parts.checkpointer.stop(deadline)
+        self._release(clean=parts.commits.buffer.failure is None)
         failure = failure or failed_checkpoint
-        self._release(clean=buffer.failure is None)
         if failure is not None:
             raise failure
 
@@ -95,11 +100,15 @@ class Closing:
         if self._closed or self._forked:
             return
         if parts.flusher.is_current() or parts.checkpointer.is_current():
-            parts.flusher.defer(self.drop)
-            return
-        with suppress(WalError), parts.commits.buffer.lock:
-            parts.commits.buffer.refusal = LogClosedError("the log was dropped")
-            parts.commits.buffer.room = 0
+            parts.flusher.defer(self._drop)
+        else:
+            self._drop()
+
+    def _drop(self) -> None:
+        parts, buffer = self._parts, self._parts.commits.buffer
+        with buffer.lock:
+            buffer.refusal = LogClosedError("the log was dropped")
+            buffer.room = 0
         with suppress(WalError):
             parts.commits.sync()
         parts.checkpointer.stop(None, drain=False)
