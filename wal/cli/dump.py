@@ -55,7 +55,12 @@ def _segment(
         reason = segment.damage.reason if segment.damage else ""
         yield {"segment": segment.name, "offset": 0, "kind": "unreadable", "reason": reason}
         return
-    file = ForgivingFile(found.files.open(segment.path, writable=False))
+    try:
+        file = ForgivingFile(found.files.open(segment.path, writable=False))
+    except FileNotFoundError:
+        reason = "the log's writer recycled it meanwhile"
+        yield {"segment": segment.name, "offset": 0, "kind": "gone", "reason": reason}
+        return
     try:
         source = FrameSource(file, segment.path, header)
         after = header.previous_last_id

@@ -38,8 +38,6 @@ class Island:
 
     start: int
     end: int
-    before: int
-    """The id that the log had reached before it, as far as is known."""
     first_id: int = 0  # 0 while it holds no entry
     last_id: int = 0
     frames: int = 0

@@ -26,32 +26,43 @@ class Gap(NamedTuple):
 Piece = Frame | Gap
 
 
+def sound_frames(
+    source: FrameSource, start: int, stop: int, after: int, limit: int | None = None
+) -> Iterator[Frame]:
+    """The frames between two offsets with ids above ``after`` and up to ``limit``, to a flaw."""
+    if limit is not None and after >= limit:
+        return
+    for frame in source.frames(start, stop, after):
+        if limit is not None and frame.last_id > limit:
+            return
+        yield frame
+        if frame.last_id == limit:
+            return
+
+
 def walk(
     source: FrameSource, start: int, stop: int, after: int, limit: int | None = None
 ) -> Iterator[Piece]:
-    """The frames between two offsets with ids above ``after`` and up to ``limit``, and the gaps.
+    """The same, and on behind each flaw where the next whole valid frame begins.
 
-    After a flaw it goes on at the next place where a whole valid frame begins. What lies behind the
-    last frame is not a gap: only the caller knows whether there should be more.
+    What lies behind the last frame is no gap: only the caller knows whether more should follow.
     """
     at = start
     while limit is None or after < limit:
-        for frame in source.frames(at, stop, after):
-            if limit is not None and frame.last_id > limit:
-                return
+        for frame in sound_frames(source, at, stop, after, limit):
             yield frame
             at, after = frame.end, max(after, frame.last_id)
-            if after == limit:
-                return
-        found = find_frame(source, at + 1, stop, after)
+        found = None if after == limit else find_frame(source, at + 1, stop, after, limit)
         if found is None:
             return
         yield Gap(at, found)
         at = found
 
 
-def find_frame(source: FrameSource, start: int, stop: int, after: int) -> int | None:
-    """Where, from ``start`` on, the first whole valid frame with ids above ``after`` begins."""
+def find_frame(
+    source: FrameSource, start: int, stop: int, after: int, limit: int | None = None
+) -> int | None:
+    """Where, from ``start`` on, the first whole valid frame with such ids begins."""
     overlap = fmt.GROUP_BYTES - 1
     mark = source.header.mark
     for base in range(start, stop, PIECE):
@@ -59,7 +70,7 @@ def find_frame(source: FrameSource, start: int, stop: int, after: int) -> int | 
         at = data.find(mark, 0, PIECE + len(mark) - 1)
         while at >= 0:
             if opens_frame(source, data, at, base + at):
-                for _ in source.frames(base + at, stop, after):
+                for _ in sound_frames(source, base + at, stop, after, limit):
                     return base + at
             at = data.find(mark, at + 1, PIECE + len(mark) - 1)
     return None

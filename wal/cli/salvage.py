@@ -75,6 +75,7 @@ class Salvage:
         self.runs: list[Run] = []
         self.doubtful: list[tuple[int, int]] = []
         self.abandoned = [segment.name for segment in found.live() if segment.state == "abandoned"]
+        self.recycled: list[str] = []  # by a writer, after they were surveyed
         self.take_doubtful = doubtful
         self._last_id = 0  # of what was copied, in the old log
 
@@ -87,16 +88,24 @@ class Salvage:
 
     def _copy_segment(self, segment: SurveyedSegment, log: WriteAheadLog) -> None:
         assert segment.header is not None
-        file = ForgivingFile(self.found.files.open(segment.path, writable=False))
+        met = 0
+        try:
+            file = ForgivingFile(self.found.files.open(segment.path, writable=False))
+        except FileNotFoundError:
+            self.recycled.append(segment.name)
+            return
         try:
             source = FrameSource(file, segment.path, segment.header)
             start = segment.header.size
             after = max(self._last_id, segment.header.previous_last_id)
             for piece in walk(source, start, segment.stop, after, segment.limit):
                 if not isinstance(piece, Gap):
+                    met += piece.last_id - piece.first_id + 1
                     self._copy_frame(segment, piece, log)
         finally:
             file.close()
+        if met < segment.total("entries"):
+            self.recycled.append(segment.name)
 
     def _copy_frame(self, segment: SurveyedSegment, frame: Frame, log: WriteAheadLog) -> None:
         if frame.last_id < frame.first_id:
@@ -128,6 +137,7 @@ class Salvage:
             "doubtful": [{"first_id": first, "last_id": last} for first, last in self.doubtful],
             "doubtful_copied": self.take_doubtful,
             "abandoned": self.abandoned,
+            "recycled": self.recycled,
             "damage": [damage.values() for damage in self.found.damages],
         }
 
@@ -252,5 +262,7 @@ def print_salvage(work: Salvage, out: str, *, as_json: bool) -> None:
         print(f"doubtful: {id_range(first, last)}{' (copied)' if work.take_doubtful else ''}")
     for name in work.abandoned:
         print(f"left out: {name}, which the log's owner had abandoned")
-    if not (work.missing or work.doubtful or work.abandoned):
+    for name in work.recycled:
+        print(f"left out, in part or whole: {name}, which the log's writer recycled meanwhile")
+    if not (work.missing or work.doubtful or work.abandoned or work.recycled):
         print("nothing is missing")

@@ -14,10 +14,10 @@ from typing import Final
 
 from wal.checkpoint_marker import BLOCK, NAME, Marker, decode_slot
 from wal.cli.found import BusyLogError, Damage, Island, NotALogError, SurveyedSegment
-from wal.cli.pieces import ForgivingFile, Gap, walk
+from wal.cli.pieces import ForgivingFile, Gap, Piece, sound_frames, walk
 from wal.errors import CorruptLogError
 from wal.files import FileSystem
-from wal.recovery import Listing
+from wal.judgement import Listing
 from wal.segments import format as fmt
 from wal.segments.lifecycle import segment_name
 from wal.segments.reader import FrameSource
@@ -144,48 +144,48 @@ class Survey:
             segment.damage = Damage(segment.path, segment.end, reason)
 
     def _scan(self, segment: SurveyedSegment, *, last: bool) -> None:
-        """Read all of a segment; of the last one, once more what a writer may have added."""
+        """Read all of a segment."""
         header = segment.header
         assert header is not None
         file = self._open(segment)
         try:
             source = FrameSource(file, segment.path, header)
-            after = header.previous_last_id
-            self._collect(segment, source, header.size, after)
+            self._scan_sound_part(segment, source)
             if last:
-                # What is durable by this evidence was written before it was read.
-                behind = source.evidence(segment.stop + 1, segment.size)
-                segment.evidence = max(segment.evidence, behind)
-                segment.size = max(segment.size, file.size())
-                self._collect(segment, source, segment.end, segment.last_id, again=True)
-                segment.torn = source.torn_bytes(segment.end, segment.size)
+                self._scan_tail(segment, source)
+            for piece in walk(source, segment.end, segment.size, segment.last_id, segment.limit):
+                self._collect(segment, piece)
             segment.unreadable = len(file.unreadable)
         finally:
             file.close()
 
-    def _collect(
-        self,
-        segment: SurveyedSegment,
-        source: FrameSource,
-        start: int,
-        after: int,
-        *,
-        again: bool = False,
-    ) -> None:
-        if again:
-            del segment.islands[1:]
-            if segment.islands and segment.islands[0].end != start:
-                segment.islands.clear()  # it began behind a gap; it is found once more
-        if not segment.islands:
-            segment.islands.append(Island(start, start, after))
-        for piece in walk(source, start, segment.size, after, segment.limit):
-            if isinstance(piece, Gap):
-                segment.islands.append(Island(piece.end, piece.end, after))
-            else:
-                segment.islands[-1].count(piece)
-                segment.evidence = max(segment.evidence, piece.durable_id)
-                after = max(after, piece.last_id)
-        segment.islands = [island for island in segment.islands if island.end > island.start]
+    def _scan_sound_part(self, segment: SurveyedSegment, source: FrameSource) -> None:
+        """Take the frames up to the first flaw; called again, those that were written since."""
+        start, after = segment.end, segment.last_id
+        for frame in sound_frames(source, start, segment.size, after, segment.limit):
+            self._collect(segment, frame)
+            segment.evidence = max(segment.evidence, frame.durable_id)
+
+    def _scan_tail(self, segment: SurveyedSegment, source: FrameSource) -> None:
+        """Gather the evidence behind the last frame, and hold it against what is there after that.
+
+        What it proves durable was written before it was read; so a frame that a writer was just
+        writing can be read now. Frames behind a flaw tell nothing that their headers have not told.
+        """
+        segment.size = max(segment.size, source.file.size())
+        behind = source.evidence(segment.end + 1, segment.size)
+        segment.evidence = max(segment.evidence, behind)
+        self._scan_sound_part(segment, source)
+        segment.torn = source.torn_bytes(segment.end, segment.size)
+
+    def _collect(self, segment: SurveyedSegment, piece: Piece) -> None:
+        islands = segment.islands
+        if isinstance(piece, Gap):
+            islands.append(Island(piece.end, piece.end))
+        else:
+            if not islands:
+                islands.append(Island(piece.offset, piece.offset))
+            islands[-1].count(piece)
 
     # -- judging -----------------------------------------------------------------------------------
 
