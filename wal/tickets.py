@@ -133,16 +133,19 @@ class Ticket:
             if not self.finished:
                 self._callbacks = [*(self._callbacks or ()), fn]
                 return
-        fn(self)
+        self._call(fn)
 
     def call_back(self) -> None:
         """Call the done callbacks, each once."""
         callbacks, self._callbacks = self._callbacks, None
         for fn in callbacks or ():
-            try:
-                fn(self)
-            except Exception:
-                logger.exception("a done callback of entry %d raised", self.entry_id)
+            self._call(fn)
+
+    def _call(self, fn: Callable[[Ticket], object]) -> None:
+        try:
+            fn(self)
+        except Exception:
+            logger.exception("a done callback of entry %d raised", self.entry_id)
 
     def run_hooks(self, committed: Committed | None) -> None:
         """Run the manager's hook and the commit's own, once."""
