@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
 import time
 import weakref
 from contextlib import suppress
@@ -26,8 +27,6 @@ class Closing:
         """See :meth:`wal.WriteAheadLog.shutdown`."""
         if self._forked:
             raise _forked()
-        if self._closed:
-            return
         deadline = None if timeout is None else time.monotonic() + timeout
         buffer = self._parts.commits.buffer
         with buffer.lock:
@@ -123,7 +122,10 @@ class Closing:
     def forked(self) -> None:
         """In the child of a fork: the log is the parent's. No lock may be taken here."""
         self._forked = True
-        buffer = self._parts.commits.buffer
+        commits, buffer = self._parts.commits, self._parts.commits.buffer
+        # Another thread of the parent may hold them: it is not here to let go of them.
+        commits.leadership.lock = threading.Lock()
+        buffer.lock, buffer.entry_turn = threading.Lock(), threading.Lock()
         self._parts.reader.closed = buffer.refusal = _forked()
         buffer.failure = buffer.refusal
         buffer.room = 0
