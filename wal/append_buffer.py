@@ -75,6 +75,7 @@ class AppendBuffer:
         self.entry_open = False
         self.refusal: Exception | None = None  # why new entries are refused
         self.failure: BaseException | None = None  # the latch
+        self.hook_thread = 0  # runs the hooks of a buffered commit, and holds the lock
         self.armed = False  # the flusher knows that there is something to look after
         self.arm: Wait = lambda: None
         self.write_out: Wait = lambda: None
@@ -115,10 +116,19 @@ class AppendBuffer:
         if writer.end > writer.file_size // 2 and not writer.successor_requested:
             writer.successor_requested = True
             self._pool.request()
+        self.arm_locked()
+        return None
+
+    def arm_locked(self) -> None:
+        """Have the flusher look after what is accepted, until it is durable."""
         if not self.armed:
             self.armed = True
             self.arm()
-        return None
+
+    def disarm_locked(self) -> None:
+        """The flusher goes to sleep: whoever adds to the open group has to arm it first."""
+        self.armed = False
+        self.room = 0
 
     def check_open_locked(self) -> None:
         """Raise the latch, or why new entries are refused."""
@@ -213,9 +223,14 @@ class AppendBuffer:
         return self.writer.header.segment_id - 1
 
     def last_committed(self) -> int:
-        """The id of the last committed entry."""
+        """The id of the last committed entry. A buffered commit's hook may ask, under the lock."""
+        if self.hook_thread == threading.get_ident():
+            return self._last_committed_locked()
         with self.lock:
-            return self.next_id - 1 if self.items else self.last_id
+            return self._last_committed_locked()
+
+    def _last_committed_locked(self) -> int:
+        return self.next_id - 1 if self.items else self.last_id
 
     # -- entries -----------------------------------------------------------------------------------
 

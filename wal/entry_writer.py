@@ -71,21 +71,21 @@ class EntryWriter:
         commits, buffer = self._commits, self._buffer
         if commits.barred:
             commits.check_barred()
-        buffer.entry_turn.acquire()
-        try:
-            while True:
+        while True:
+            buffer.entry_turn.acquire()
+            try:
                 with buffer.lock:
                     begun = buffer.begin_entry_locked()
                 if isinstance(begun, int):
-                    break
-                begun()
-            commits.barred[self._thread] = IN_ENTRY
-            self._done = False
-            return begun
-        except BaseException:
-            buffer.entry_open = False
+                    commits.barred[self._thread] = IN_ENTRY
+                    self._done = False
+                    return begun
+            except BaseException:
+                buffer.entry_open = False
+                buffer.entry_turn.release()
+                raise
             buffer.entry_turn.release()
-            raise
+            begun()  # not in our turn: the checkpoint that it waits for may write an entry itself
 
     # -- chunks ------------------------------------------------------------------------------------
 
@@ -203,6 +203,7 @@ class EntryWriter:
                 buffer.entries += 1
                 writer.segment.committed_end = writer.end
                 writer.segment.last_id = buffer.last_id = self.id
+                buffer.arm_locked()  # an entry may be open for longer than the flusher looks after it
                 ticket = commits.enter_flight_locked(self.id, rank, on_commit, item)
                 self._done = True
                 buffer.entry_open = False

@@ -90,6 +90,7 @@ class Flusher:
             except BaseException:  # an on_commit's SystemExit too: dropped entries need the thread
                 deadline = None
                 logger.exception("the flusher failed; it goes on")
+            del task  # it may hold the last reference to the log
 
     def _next(self, deadline: float | None) -> Task | None:
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -111,7 +112,7 @@ class Flusher:
             if buffer.next_id != self._seen_id:
                 self._seen_id = buffer.next_id
                 return True
-            buffer.armed = False
+            buffer.disarm_locked()
         if buffer.durable_id > self._witnessed_id:
             commits.witness()
             self._witnessed_id = buffer.durable_id

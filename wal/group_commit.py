@@ -157,6 +157,7 @@ class GroupCommit:
         me = get_ident()
         barred = self.barred
         barred[me] = IN_CALLBACK
+        self.buffer.hook_thread = me
         try:
             segment_id = self.buffer.writer.segment.header.segment_id
             hook = self._committed if item is not None else None
@@ -166,6 +167,7 @@ class GroupCommit:
             self._rounds.latch_locked(error)
             raise
         finally:
+            self.buffer.hook_thread = 0
             del barred[me]
 
     def check_barred(self) -> None:

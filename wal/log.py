@@ -121,6 +121,7 @@ class WriteAheadLog:
 
     def sync(self) -> None:
         """Make everything committed before this call durable, whatever its durability."""
+        self._commits.check_barred()
         self._check_usable()
         self._commits.sync()
 
