@@ -20,6 +20,8 @@ import pytest
 
 import wal
 from wal.files.faulty import PowerLoss
+from wal.segments import format as fmt
+from wal.segments.reader import FrameSource
 
 FSYNC, WRITE, BUFFER = wal.Durability.FSYNC, wal.Durability.WRITE, wal.Durability.BUFFER
 
@@ -76,11 +78,13 @@ class Known:
     acknowledged: int = 0  # so many of them survive anything
     highest_id: int = 0
     store: list[tuple[int, list[bytes]]] = field(default_factory=list)
+    archive: dict[int, list[bytes]] = field(default_factory=dict)  # survives every crash, too
     serial: int = 0
 
     def copy(self):
         written = [Written(each.chunks, each.id) for each in self.written]
-        return Known(written, self.acknowledged, self.highest_id, [*self.store], self.serial)
+        store, archive = [*self.store], dict(self.archive)
+        return Known(written, self.acknowledged, self.highest_id, store, archive, self.serial)
 
     def fresh(self, size):
         """Bytes that no other chunk has: each repeats a number of its own."""
@@ -131,12 +135,17 @@ class Known:
 
 
 class Keeper(wal.LogManager):
-    """Keeps all that it is handed; ``store`` is durable when ``checkpoint_to`` returns."""
+    """Keeps all that it is handed; ``store`` is durable when ``checkpoint_to`` returns.
 
-    def __init__(self, store):
+    Given a system, it reads the segments that are to be archived, and keeps their entries.
+    """
+
+    def __init__(self, store, archive=None, system=None):
         self.store = store
         self.recovered = []
         self.archived = []
+        self._archive = {} if archive is None else archive
+        self._system = system
 
     def recover(self, entry):
         self.recovered.append((entry.id, entry.read_all()))
@@ -151,6 +160,25 @@ class Keeper(wal.LogManager):
     def archive(self, segment):
         assert segment.last_id <= self.store[-1][0], "archived before its checkpoint"
         self.archived.append(segment.segment_id)
+        if self._system is not None:
+            copied = dict(read_segment(self._system, segment.path))
+            assert max(copied) == segment.last_id
+            assert copied.items() <= dict(self.store).items()
+            self._archive.update(copied)
+
+
+def read_segment(system, path):
+    """The entries of a segment's file, read without the log."""
+    file = system.open(path, writable=False)
+    try:
+        header = fmt.decode_header(path, file.read_at(0, fmt.MAX_HEADER_BYTES))
+        source = FrameSource(file, path, header)
+        after = header.previous_last_id
+        for frame in source.frames(header.size, file.size(), after):
+            for entry in frame.entries():
+                yield entry.id, entry.read_all()
+    finally:
+        file.close()
 
 
 class Caller:
@@ -165,7 +193,7 @@ class Caller:
 
     def open(self):
         """Open the log, and check what it shows."""
-        self.manager = Keeper(self.known.store)
+        self.manager = Keeper(self.known.store, self.known.archive, self.system)
         stored = [*self.known.store]
         try:
             configuration = wal.Configuration("log", file_system=self.system, **self.options)
@@ -229,8 +257,7 @@ class Caller:
         """End a log whose power is gone, or that has latched."""
         if self.log is not None:
             self.known.highest_id = max(self.known.highest_id, self.log.last_entry_id)
-            with contextlib.suppress(PowerLoss, wal.WalError):
-                self.log.shutdown()
+            end(self.log)
 
     @contextlib.contextmanager
     def _entry(self):
@@ -260,6 +287,20 @@ class Caller:
         return writer.record
 
 
+def end(log):
+    """Shut down a log whose power may be gone; the error that it raised.
+
+    Where the power goes during the shutdown itself, that is an interrupt, and it is called again.
+    """
+    try:
+        log.shutdown()
+    except PowerLoss:
+        return end(log)
+    except wal.WalError as error:
+        return error
+    return None
+
+
 def look_beside(known, system):
     """Open a log read-only, if there is one, and check what it shows."""
     if system.exists("log"):
@@ -279,5 +320,6 @@ def examine(known, system, label, **options):
         caller.open()
         caller.stream(20, 5)
         caller.close()
+        assert dict(caller.known.store).items() <= caller.known.archive.items(), "not archived"
     except BaseException as error:
         raise AssertionError(f"{label}: {error!r}") from error

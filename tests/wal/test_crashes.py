@@ -7,6 +7,7 @@ hold is enumerated, opened, and held against what the log's caller was promised
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 
@@ -16,14 +17,18 @@ import wal
 from tests.wal.promises import (
     BUFFER,
     FSYNC,
+    SMALL,
     WRITE,
     Caller,
+    Keeper,
     Known,
+    end,
     examine,
     look_beside,
     no_power_no_noise,
     seed,
 )
+from tests.wal.writers import finish_in_time, found_in, write_from_many
 from wal.files.faulty import FaultyFileSystem, PowerLoss
 
 __all__ = ["no_power_no_noise"]
@@ -308,6 +313,106 @@ def test_power_lost_during_recovery(tried):
 def test_power_lost_during_recovery_in_every_state(play, tried):
     rng_seed = seed()
     tried(cut_recoveries_short(play, start=1, step=4, first=6, second=6, rng_seed=rng_seed), 200)
+
+
+# -- segments that are given up --------------------------------------------------------------------
+
+
+class Abandoning(Keeper):
+    """Gives up every segment that it is asked about."""
+
+    def should_recover_segment(self, segment):
+        return wal.Recovery.ABANDON
+
+
+def three_segments():
+    """What a killed process left, and the entries in it."""
+    system = FaultyFileSystem()
+    caller = Caller(system, max_sealed_segments=9)
+    caller.open()
+    caller.manager.checkpoint_to = raise_not_now
+    for size in (1500, 1501, 1502, 1503, 1504):
+        caller.append(size)
+    system.sync_directory("log")
+    files = system.killed_state()
+    caller.give_up()
+    return files, {each.id: each.chunks for each in caller.known.written}
+
+
+def raise_not_now(*args):
+    raise OSError("not now")
+
+
+def open_once(system, manager):
+    """Open, append and shut down; the id that was given out."""
+    log = wal.Configuration("log", file_system=system, **SMALL).open(manager)
+    try:
+        return log.append([b"after"])
+    finally:
+        end(log)
+
+
+def give_segments_up(limit, rng_seed=0):
+    """Whole segments may come back where the power was lost before their names were durable."""
+    files, entries = three_segments()
+    states = 0
+    for number in itertools.count(1):
+        system = FaultyFileSystem(files.copy())
+        system.stop_at(number)
+        with contextlib.suppress(PowerLoss, wal.WalError):
+            open_once(system, Abandoning([]))
+        if not system.lost_power:
+            return states
+        for state in system.crash_states(seed=rng_seed + number, limit=limit):
+            recovered = Keeper([])
+            new_id = open_once(state.copy(), recovered)
+            shown = dict(recovered.recovered)
+            new = shown.keys() - entries.keys()
+            assert len(new) <= 1, state.label
+            assert all(chunks == entries.get(i, [b"after"]) for i, chunks in shown.items())
+            assert new_id > max([*entries, *shown])
+            again = Abandoning([])
+            assert open_once(state, again) > max(entries)
+            assert not again.recovered
+            later = Keeper([])
+            open_once(state, later)
+            assert [chunks for _, chunks in later.recovered] in ([[b"after"]], []), state.label
+            states += 1
+    raise AssertionError("unreachable")
+
+
+def test_power_lost_while_segments_are_given_up(tried):
+    tried(give_segments_up(limit=8), 40)
+
+
+@pytest.mark.long
+def test_power_lost_while_segments_are_given_up_in_every_state(tried):
+    tried(give_segments_up(limit=400, rng_seed=seed()), 40)
+
+
+# -- many writers ----------------------------------------------------------------------------------
+
+
+def lose_power_among_many(numbers, limit):
+    states = 0
+    for number in numbers:
+        system = FaultyFileSystem()
+        writers, manager, log = write_from_many(system, entries=25, stop_after=number)
+        finish_in_time(log)
+        for state in system.crash_states(seed=number, limit=limit):
+            writers.check(found_in(state, manager.store))
+            states += 1
+    return states
+
+
+def test_power_lost_among_many_writers(tried):
+    tried(lose_power_among_many(range(1, 100, 4), limit=12), 50)
+
+
+@pytest.mark.long
+def test_power_lost_among_many_writers_in_every_state(tried):
+    numbers = random.Random(seed()).choices(range(1, 200), k=1000)
+    tried(lose_power_among_many(numbers, limit=60), 5000)
 
 
 # -- random histories ------------------------------------------------------------------------------
