@@ -1,0 +1,48 @@
+"""Fixtures for the tests of the log: every one of them runs over real files and over memory."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+
+import pytest
+
+from tests.wal.support import Place, make_files
+from wal.files.faulty import FaultyFileSystem
+
+
+@pytest.fixture(autouse=True)
+def _watchdog():
+    """A test that hangs ends the run with the stacks of all threads."""
+    faulthandler.dump_traceback_later(60, exit=True, file=sys.__stderr__)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(params=["standard", "memory"])
+def files(request):
+    return make_files(request.param)
+
+
+@pytest.fixture
+def place(files, tmp_path):
+    """Where a test keeps its log."""
+    place = Place(files, os.path.join(tmp_path, "log"))
+    yield place
+    place.close()
+
+
+@pytest.fixture
+def faulty(files):
+    """The same file systems, failing on demand and telling every call."""
+    return FaultyFileSystem(files)
+
+
+@pytest.fixture
+def faulty_place(faulty, tmp_path):
+    place = Place(faulty, os.path.join(tmp_path, "log"))
+    yield place
+    faulty.heal()
+    faulty.on_call = None
+    place.close()
