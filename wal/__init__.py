@@ -45,8 +45,9 @@ Errors all derive from :class:`WalError`; the tree is drawn in :mod:`wal.errors`
 """
 
 from wal import files
+from wal.chunk_writer import ChunkWriter
 from wal.config import Configuration, Durability
-from wal.entry_writer import ChunkWriter, EntryWriter
+from wal.entry_writer import EntryWriter
 from wal.errors import (
     CallbackError,
     CheckpointError,

@@ -16,9 +16,10 @@ from wal.errors import CorruptLogError, FormatVersionError
 from wal.files import Lock
 from wal.flusher import Flusher
 from wal.group_commit import GroupCommit
+from wal.judgement import Judgement
 from wal.log_manager import LogManager
 from wal.reading import LogReader
-from wal.recovery import Judgement
+from wal.recovery import consult, settle, show, take_segments
 from wal.rounds import Rounds
 from wal.segments import format as fmt
 from wal.segments.lifecycle import Segment, SegmentRegistry, State, segment_name
@@ -91,11 +92,11 @@ class _Assembly:
 
     def assemble(self, lock: Lock) -> Parts:
         judgement, configuration = self.judgement, self.configuration
-        chosen = judgement.consult(self.manager)
+        chosen = consult(judgement, self.manager)
         marker = self._marker()
         try:
-            judgement.settle(marker, chosen)
-            judgement.show(self.manager)
+            settle(judgement, marker, chosen)
+            show(judgement, self.manager)
             self.pool.adopt(judgement.listing.spares)
             checkpointer = Checkpointer(
                 self.manager, marker, self.registry, self.pool, configuration.max_sealed_segments
@@ -150,7 +151,7 @@ class _Assembly:
         """Go on in the segment that a clean shutdown left, or begin a fresh one."""
         judgement = self.judgement
         self.next_id = judgement.next_id()
-        segments = judgement.take_segments()
+        segments = take_segments(judgement)
         for segment in segments:
             self.registry.add(segment)
         last = segments[-1] if segments else None

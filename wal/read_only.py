@@ -14,11 +14,12 @@ from typing import Final, NoReturn
 
 from wal.config import Configuration, Durability
 from wal.errors import CorruptLogError, LogClosedError, ReadOnlyLogError
+from wal.judgement import Judgement
 from wal.log import WriteAheadLog
 from wal.log_manager import LogManager
 from wal.positions import EntryId
 from wal.reading import LogReader
-from wal.recovery import Judgement
+from wal.recovery import consult, show
 from wal.segments.frames import Frame
 from wal.segments.lifecycle import Segment, SegmentRegistry, State
 from wal.statistics import CommitCounters, LogStats, make_stats
@@ -68,11 +69,11 @@ def open_read_only(configuration: Configuration, manager: LogManager) -> ReadOnl
     """Open the log as it stands; entries that a power loss could still undo are not shown."""
     judgement = judge_beside_writer(configuration)
     try:
-        for scanned in judgement.consult(manager):
+        for scanned in consult(judgement, manager):
             scanned.abandoned = True
             if scanned.segment is not None:
                 scanned.segment.abandoned = True
-        judgement.show(manager)
+        show(judgement, manager)
     except BaseException:
         judgement.close()
         raise

@@ -1,12 +1,7 @@
-"""Opening: read what is there, judge it, settle it; only then is anything shown.
+"""Opening a log: what was judged is settled on the disk, and only then shown.
 
-The judgement tells a crash from damage by *evidence*: the largest id that any valid header,
-witness or the marker says was durable. What cannot be read and lies above the evidence was never
-acknowledged (a torn tail, cut off); below it, it is damage (CorruptLogError).
-``docs/durability.md`` has the crash tables.
-
-Order matters, and was found by a model of disks and crashes: the marker is settled before all else;
-what the cache shows of the tail is written again before it is synced, because a sync proves nothing
+The order matters, and was found by a model of disks and crashes: the marker is settled first; what
+the cache shows of the tail is written again before it is synced, because a sync proves nothing
 about pages that an earlier, failed sync left clean; the directory is synced; then entries are
 shown.
 """
@@ -15,385 +10,143 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Final
 
-from wal.checkpoint_marker import BLOCK, FIRST, NAME, CheckpointMarker, Marker, decode_slots
+from wal.checkpoint_marker import CheckpointMarker
 from wal.errors import CorruptLogError
-from wal.files import FileSystem
+from wal.judgement import Judgement, Scanned
 from wal.log_manager import LogManager, RecoveredSegment, Recovery
 from wal.positions import EntryId
 from wal.segments import format as fmt
 from wal.segments.chunks import PIECE
 from wal.segments.frames import Frame, Group
-from wal.segments.lifecycle import Segment, State, abandoned_name, segment_name
+from wal.segments.lifecycle import Segment, State, abandoned_name
 
 logger = logging.getLogger("wal.recovery")
 
-_LIVE: Final = "wal-"
-_ABANDONED: Final = "abandoned-"
 
+def consult(judgement: Judgement, manager: LogManager) -> list[Scanned]:
+    """Ask the manager about each segment with something in it; those to abandon now.
 
-@dataclass
-class Listing:
-    """The names in a log's directory, sorted out."""
-
-    segments: dict[int, str] = field(default_factory=dict)  # id -> file name, wal- and abandoned-
-    spares: list[str] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, file_system: FileSystem, directory: str) -> Listing:
-        """Read a directory. A directory that is missing is an empty log's."""
-        listing = cls()
-        names = file_system.list(directory) if file_system.exists(directory) else []
-        for name in names:
-            prefix = _LIVE if name.startswith(_LIVE) else _ABANDONED
-            number = name.removeprefix(prefix)
-            if name.startswith("free-"):
-                listing.spares.append(name)
-            elif number != name and number.isdecimal() and len(number) == 20:
-                listing.segments[int(number)] = name
-        listing.segments = dict(sorted(listing.segments.items()))
-        return listing
-
-
-def read_marker(file_system: FileSystem, directory: str) -> tuple[Marker | None, bool]:
-    """The newest valid marker of a log, and whether a slot is doubtful."""
-    path = os.path.join(directory, NAME)
-    if not file_system.exists(path):
-        return None, False
-    file = file_system.open(path, writable=False)
-    try:
-        return decode_slots(path, file.read_at(0, 2 * BLOCK))
-    finally:
-        file.close()
-
-
-@dataclass
-class Scanned:
-    """One segment file as far as it could be read."""
-
-    segment_id: int
-    path: str
-    abandoned: bool
-    segment: Segment | None = None  # None where not even the header is valid
-    damage: CorruptLogError | None = None
-    last_id: int = 0
-    settled: int = 0  # the end of the last frame whose entries are all covered by the evidence
-    torn: int = 0  # the bytes between the last frame and the last valid header behind it
-    frames: list[Frame] = field(default_factory=list)  # kept for read-only openers
-
-
-class Judgement:
-    """What a log's files say, judged. ``problem`` is the first damage that nobody has abandoned."""
-
-    def __init__(self, file_system: FileSystem, directory: str, *, read_only: bool) -> None:
-        self.file_system = file_system
-        self.directory = directory
-        self.read_only = read_only
-        self.scanned: list[Scanned] = []
-        self.dead: list[tuple[int, str]] = []
-        marker, self.doubtful = read_marker(file_system, directory)
-        self.listing = Listing.of(file_system, directory)
-        self.is_new = marker is None or (marker == FIRST and not self.listing.segments)
-        self.marker = marker or Marker()
-        if marker is None and self.listing.segments:
-            path = os.path.join(directory, NAME)
-            raise CorruptLogError(path, 0, "no valid checkpoint marker, but there are segments")
-        self.last_id = self.marker.checkpointed_id
-        self.evidence = max(self.marker.checkpointed_id, self.marker.durable_id)
-        self.clean = self.marker.clean if not self.doubtful else None
-
-    # -- reading -----------------------------------------------------------------------------------
-
-    def read(self) -> None:
-        """Open and scan every live segment. Damage is noted, not raised."""
-        try:
-            for segment_id, name in self.listing.segments.items():
-                path = os.path.join(self.directory, name)
-                if segment_id < self.marker.oldest_live:
-                    self.dead.append((segment_id, path))
-                else:
-                    scanned = Scanned(segment_id, path, name.startswith(_ABANDONED))
-                    self.scanned.append(scanned)
-                    self._open(scanned)
-            self._check_newest()
-            for index, scanned in enumerate(self.scanned):
-                following = self.scanned[index + 1 :]
-                self._scan(scanned, following[0] if following else None)
-            if self.scanned:
-                self._judge_tail(self.scanned[-1])
-            self._check_clean()
-        except BaseException:
-            self.close()
-            raise
-
-    def _open(self, scanned: Scanned) -> None:
-        file = self.file_system.open(scanned.path, writable=not self.read_only)
-        try:
-            header = fmt.decode_header(scanned.path, file.read_at(0, fmt.MAX_HEADER_BYTES))
-            if header.segment_id != scanned.segment_id:
-                reason = f"the header is that of segment {header.segment_id}"
-                raise CorruptLogError(scanned.path, 0, reason)
-            if file.size() < header.file_size:
-                reason = f"the file must have {header.file_size} bytes and has {file.size()}"
-                raise CorruptLogError(scanned.path, file.size(), reason)
-        except CorruptLogError as damage:
-            file.close()
-            scanned.damage = damage
-            return
-        except BaseException:
-            file.close()
-            raise
-        scanned.segment = Segment(header, scanned.path, file)
-        scanned.segment.abandoned = scanned.abandoned
-
-    def _scan(self, scanned: Scanned, successor: Scanned | None) -> None:
-        """Follow the chain through one segment: ``last_id`` and the evidence move on."""
-        segment = scanned.segment
-        limit = (
-            successor.segment.header.previous_last_id if successor and successor.segment else None
+    Raises the first damage that the manager does not abandon.
+    """
+    chosen = []
+    previous = judgement.marker.checkpointed_id
+    for scanned in judgement.scanned:
+        first_after, previous = previous, scanned.last_id
+        if scanned.abandoned or (scanned.damage is None and scanned.last_id == first_after):
+            continue
+        version_info = scanned.segment.header.version_info if scanned.segment else b""
+        answer = manager.should_recover_segment(
+            RecoveredSegment(
+                scanned.segment_id,
+                version_info,
+                scanned.path,
+                EntryId(first_after),
+                EntryId(scanned.last_id),
+                scanned.damage,
+            )
         )
-        if segment is not None and segment.header.previous_last_id != self.last_id:
-            reason = (
-                f"it follows entry {segment.header.previous_last_id}, "
-                f"but the log before it ends at entry {self.last_id}: a segment is missing"
-            )
-            scanned.damage = CorruptLogError(scanned.path, 0, reason)
-        if segment is not None and scanned.damage is None:
-            self._scan_frames(scanned, segment, limit)
-            if limit is not None and self.last_id != limit:
-                reason = f"entries {self.last_id + 1} to {limit} cannot be read"
-                scanned.damage = CorruptLogError(scanned.path, segment.end, reason)
-        if scanned.damage is not None and scanned.abandoned:
-            self.last_id = limit if limit is not None else max(self.last_id, self.evidence)
-        elif scanned.damage is not None and limit is not None:
-            self.last_id = limit  # go on: the manager may abandon this segment
-        scanned.last_id = self.last_id
+        if not isinstance(answer, Recovery):
+            raise TypeError(f"should_recover_segment must return a wal.Recovery, not {answer!r}")
+        if answer is Recovery.ABANDON:
+            chosen.append(scanned)
+        elif scanned.damage is not None:
+            raise scanned.damage
+    if chosen and chosen[-1] is judgement.scanned[-1]:
+        judgement.clean = None
+        judgement.last_id = max(judgement.last_id, judgement.evidence)
+    return chosen
 
-    def _scan_frames(self, scanned: Scanned, segment: Segment, limit: int | None) -> None:
-        start, stop = segment.header.size, segment.file.size()
-        uncovered: deque[tuple[int, int]] = deque()
-        scanned.settled = start
-        if limit is None or self.last_id < limit:
-            for frame in segment.source.frames(start, stop, self.last_id):
-                if limit is not None and frame.last_id > limit:
-                    break
-                if frame.last_id > self.last_id:  # it is not, for a witness
-                    self.last_id = frame.last_id
-                if frame.durable_id > self.evidence:
-                    self.evidence = frame.durable_id
-                segment.end = frame.end
-                if self.read_only:
-                    scanned.frames.append(frame)
-                uncovered.append((frame.last_id, frame.end))
-                if uncovered[0][0] <= self.evidence:
-                    scanned.settled = uncovered.popleft()[1]
-                if self.last_id == limit:
-                    break
-            while uncovered and uncovered[0][0] <= self.evidence:
-                scanned.settled = uncovered.popleft()[1]
-        segment.committed_end = segment.durable_end = segment.end
-        segment.last_id = self.last_id
 
-    def _judge_tail(self, scanned: Scanned) -> None:
-        """Look behind the last frame for headers that prove that more was durable."""
+def settle(judgement: Judgement, marker: CheckpointMarker, chosen: list[Scanned]) -> None:
+    """Make what was read durable, before any of it is shown."""
+    marker.settle()
+    last = judgement.scanned[-1] if judgement.scanned else None
+    if last is not None and judgement.clean is None and not last.abandoned and last not in chosen:
+        _rewrite_tail(judgement, last)
+    for scanned in chosen:
+        _abandon(judgement, scanned)
+    judgement.file_system.sync_directory(judgement.directory)
+
+
+def _rewrite_tail(judgement: Judgement, scanned: Scanned) -> None:
+    segment = scanned.segment
+    assert segment is not None
+    if scanned.settled == segment.header.size:
+        scanned.settled = 0  # the header too: its own sync may be the one that failed
+    for offset in range(scanned.settled, segment.end, PIECE):
+        piece = segment.file.read_at(offset, min(PIECE, segment.end - offset))
+        segment.file.write_at(offset, [piece])
+    segment.file.sync()
+    torn = segment.source.torn_bytes(segment.end, segment.file.size())
+    if torn:
+        logger.warning(
+            "%s: cut off a torn tail of %d bytes at offset %d; nothing in it was acknowledged",
+            segment.path, torn, segment.end,
+        )  # fmt: skip
+
+
+def _abandon(judgement: Judgement, scanned: Scanned) -> None:
+    path = os.path.join(judgement.directory, abandoned_name(scanned.segment_id))
+    judgement.file_system.rename(scanned.path, path)
+    logger.warning("%s: abandoned as %s", scanned.path, path)
+    scanned.path = path
+    scanned.abandoned = True
+    if scanned.segment is not None:
+        scanned.segment.path = path
+        scanned.segment.abandoned = True
+
+
+def show(judgement: Judgement, manager: LogManager) -> int:
+    """Hand every committed entry that is not abandoned to the manager; how many there were."""
+    recover = manager.recover
+    shown = 0
+    for scanned in judgement.scanned:
         segment = scanned.segment
-        exact = self.clean is not None and segment is not None and self._ends_as_left(segment)
-        if segment is not None and scanned.damage is None and not exact:
-            size = segment.file.size()
-            behind = segment.source.evidence(segment.end + 1, size)
-            self.evidence = max(self.evidence, behind)
-        if self.evidence > self.last_id and scanned.damage is None and not scanned.abandoned:
-            reason = (
-                f"entries {self.last_id + 1} to {self.evidence} were durable and cannot be read"
-            )
-            offset = segment.end if segment is not None else 0
-            scanned.damage = CorruptLogError(scanned.path, offset, reason)
-        if scanned.abandoned:
-            self.last_id = max(self.last_id, self.evidence)
+        if segment is None or scanned.abandoned:
+            continue
+        source = segment.source
+        start, after = segment.header.size, segment.header.previous_last_id
+        frames: Iterable[Frame] = scanned.frames
+        if not judgement.read_only:
+            frames = source.frames(start, segment.end, after, check=False)
+        last = after
+        for frame in frames:
+            if judgement.read_only and frame.last_id > judgement.evidence:
+                break
+            if isinstance(frame, Group):
+                for entry in frame.entries():
+                    recover(entry)
+            else:
+                recover(frame)
+            shown += frame.last_id - frame.first_id + 1
+            if frame.last_id > last:
+                last = frame.last_id
+        if last != segment.last_id and not judgement.read_only:
+            reason = f"entries {last + 1} to {segment.last_id} could be read only once"
+            raise CorruptLogError(segment.path, start, reason)
+    return shown
 
-    def _check_newest(self) -> None:
-        """The newest segment that held an entry must exist, and any that the evidence needs."""
-        newest = self.marker.newest_nonempty
-        live = {scanned.segment_id for scanned in self.scanned}
-        missing = newest >= self.marker.oldest_live and newest not in live and newest > 0
-        if not missing and not live and self.evidence > self.last_id:
-            missing, newest = True, newest or self.marker.oldest_live
-        if missing:
-            path = os.path.join(self.directory, segment_name(newest))
-            raise CorruptLogError(path, 0, "the segment is missing")
 
-    def _check_clean(self) -> None:
-        """After a clean shutdown the log must end exactly where it was left."""
-        if self.clean is None or self.problem() is not None:
-            return
-        last = self.scanned[-1] if self.scanned else None
-        if last is not None and last.abandoned:
-            self.clean = None
-            return
-        segment = last.segment if last is not None else None
-        if segment is None or not self._ends_as_left(segment):
-            path = os.path.join(self.directory, segment_name(self.clean.segment_id))
-            reason = f"it was left with entry {self.clean.last_id} at {self.clean.length}"
-            offset = min(segment.end, self.clean.length) if segment is not None else 0
-            damage = CorruptLogError(path, offset, reason)
-            if last is None:
-                raise damage
-            last.damage = damage
-
-    def _ends_as_left(self, segment: Segment) -> bool:
-        """Whether the log ends exactly where a clean shutdown left it: nothing lies behind that."""
-        return (segment.id, segment.end, self.last_id) == self.clean
-
-    def problem(self) -> CorruptLogError | None:
-        """The first damage in a segment that is not abandoned."""
-        for scanned in self.scanned:
-            if scanned.damage is not None and not scanned.abandoned:
-                return scanned.damage
-        return None
-
-    # -- deciding ----------------------------------------------------------------------------------
-
-    def consult(self, manager: LogManager) -> list[Scanned]:
-        """Ask the manager about each segment with something in it; those to abandon now.
-
-        Raises the first damage that the manager does not abandon.
-        """
-        chosen = []
-        previous = self.marker.checkpointed_id
-        for scanned in self.scanned:
-            first_after, previous = previous, scanned.last_id
-            if scanned.abandoned or (scanned.damage is None and scanned.last_id == first_after):
-                continue
-            version_info = scanned.segment.header.version_info if scanned.segment else b""
-            answer = manager.should_recover_segment(
-                RecoveredSegment(
-                    scanned.segment_id,
-                    version_info,
-                    scanned.path,
-                    EntryId(first_after),
-                    EntryId(scanned.last_id),
-                    scanned.damage,
-                )
-            )
-            if not isinstance(answer, Recovery):
-                raise TypeError(
-                    f"should_recover_segment must return a wal.Recovery, not {answer!r}"
-                )
-            if answer is Recovery.ABANDON:
-                chosen.append(scanned)
-            elif scanned.damage is not None:
-                raise scanned.damage
-        if chosen and chosen[-1] is self.scanned[-1]:
-            self.clean = None
-            self.last_id = max(self.last_id, self.evidence)
-        return chosen
-
-    def next_id(self) -> int:
-        """The first id that was certainly never given out."""
-        known = max(self.marker.highest_id, self.last_id) + 1
-        if self.clean is not None:
-            return known
-        limits = [s.segment.header.id_limit for s in self.scanned if s.segment is not None]
-        unreadable = [s.segment_id + 1 for s in self.scanned if s.segment is None]
-        return max(known, *limits, *unreadable) if limits or unreadable else known
-
-    # -- settling ----------------------------------------------------------------------------------
-
-    def settle(self, marker: CheckpointMarker, chosen: list[Scanned]) -> None:
-        """Make what was read durable, before any of it is shown."""
-        marker.settle()
-        last = self.scanned[-1] if self.scanned else None
-        if last is not None and self.clean is None and not last.abandoned and last not in chosen:
-            self._rewrite_tail(last)
-        for scanned in chosen:
-            self._abandon(scanned)
-        self.file_system.sync_directory(self.directory)
-
-    def _rewrite_tail(self, scanned: Scanned) -> None:
+def take_segments(judgement: Judgement) -> list[Segment]:
+    """The segments, oldest first; all but the last of a clean log are sealed."""
+    segments = []
+    for scanned in judgement.scanned:
         segment = scanned.segment
-        assert segment is not None
-        if scanned.settled == segment.header.size:
-            scanned.settled = 0  # the header too: its own sync may be the one that failed
-        for offset in range(scanned.settled, segment.end, PIECE):
-            piece = segment.file.read_at(offset, min(PIECE, segment.end - offset))
-            segment.file.write_at(offset, [piece])
-        segment.file.sync()
-        torn = segment.source.torn_bytes(segment.end, segment.file.size())
-        if torn:
-            logger.warning(
-                "%s: cut off a torn tail of %d bytes at offset %d; nothing in it was acknowledged",
-                segment.path, torn, segment.end,
-            )  # fmt: skip
+        if segment is None:
+            segment = _unreadable(judgement, scanned)
+        segment.last_id = max(scanned.last_id, segment.header.previous_last_id)
+        segments.append(segment)
+    for segment in segments if judgement.clean is None else segments[:-1]:
+        segment.become(State.SEALED)
+    return segments
 
-    def _abandon(self, scanned: Scanned) -> None:
-        path = os.path.join(self.directory, abandoned_name(scanned.segment_id))
-        self.file_system.rename(scanned.path, path)
-        logger.warning("%s: abandoned as %s", scanned.path, path)
-        scanned.path = path
-        scanned.abandoned = True
-        if scanned.segment is not None:
-            scanned.segment.path = path
-            scanned.segment.abandoned = True
 
-    # -- showing -----------------------------------------------------------------------------------
-
-    def show(self, manager: LogManager) -> int:
-        """Hand every committed entry that is not abandoned to the manager; how many there were."""
-        recover = manager.recover
-        shown = 0
-        for scanned in self.scanned:
-            segment = scanned.segment
-            if segment is None or scanned.abandoned:
-                continue
-            source = segment.source
-            start, after = segment.header.size, segment.header.previous_last_id
-            frames: Iterable[Frame] = scanned.frames
-            if not self.read_only:
-                frames = source.frames(start, segment.end, after, check=False)
-            last = after
-            for frame in frames:
-                if self.read_only and frame.last_id > self.evidence:
-                    break
-                if isinstance(frame, Group):
-                    for entry in frame.entries():
-                        recover(entry)
-                else:
-                    recover(frame)
-                shown += frame.last_id - frame.first_id + 1
-                if frame.last_id > last:
-                    last = frame.last_id
-            if last != segment.last_id and not self.read_only:
-                reason = f"entries {last + 1} to {segment.last_id} could be read only once"
-                raise CorruptLogError(segment.path, start, reason)
-        return shown
-
-    def take_segments(self) -> list[Segment]:
-        """The segments, oldest first; all but the last of a clean log are sealed."""
-        segments = []
-        for scanned in self.scanned:
-            segment = scanned.segment
-            if segment is None:
-                segment = self._unreadable(scanned)
-            segment.last_id = max(scanned.last_id, segment.header.previous_last_id)
-            segments.append(segment)
-        for segment in segments if self.clean is None else segments[:-1]:
-            segment.become(State.SEALED)
-        return segments
-
-    def _unreadable(self, scanned: Scanned) -> Segment:
-        """A stand-in for an abandoned segment without a valid header."""
-        previous = min(scanned.last_id, scanned.segment_id - 1)
-        header = fmt.SegmentHeader(scanned.segment_id, previous, scanned.segment_id + 1, 0)
-        segment = Segment(header, scanned.path, self.file_system.open(scanned.path))
-        segment.abandoned = True
-        return segment
-
-    def close(self) -> None:
-        """Close the files, where opening does not go on."""
-        for scanned in self.scanned:
-            if scanned.segment is not None:
-                scanned.segment.file.close()
+def _unreadable(judgement: Judgement, scanned: Scanned) -> Segment:
+    """A stand-in for an abandoned segment without a valid header."""
+    previous = min(scanned.last_id, scanned.segment_id - 1)
+    header = fmt.SegmentHeader(scanned.segment_id, previous, scanned.segment_id + 1, 0)
+    segment = Segment(header, scanned.path, judgement.file_system.open(scanned.path))
+    segment.abandoned = True
+    return segment
