@@ -12,12 +12,11 @@ from statistics import median
 
 import wal
 from benches.floor import Floor, floor_of
-from benches.goals import Figure
+from benches.goals import TAIL, Figure
 from benches.measuring import Pair, sample, summary
 from benches.settings import MIB, Settings, label
 
 LARGE_SEGMENT_BYTES = 64 * MIB
-TAIL = 6.0
 
 
 def run(settings: Settings, directory: str) -> Iterator[Figure]:

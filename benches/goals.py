@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+TAIL: Final = 6.0
+"""A p99 above so many times its p50 is a long tail."""
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -14,6 +17,16 @@ class Figure:
     value: float | None
     unit: str
     details: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the floor stalled, so that a ratio to it proves nothing: others used the disk.
+
+        A group of commits waits once for a stall that the floor waits for again and again: such a
+        ratio looks better than it is.
+        """
+        floor = self.details.get("floor_p50_ms"), self.details.get("floor_p99_ms")
+        return floor[0] is not None and floor[1] is not None and floor[1] > TAIL * floor[0]
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,10 @@ def row(figure: Figure) -> str:
         verdict = ""
     else:
         verdict = f"{goal} {'reached' if goal.reached(figure.value) else 'MISSED'}"
+    verdict += " (noisy floor)" if figure.noisy else ""
     value = "unknown" if figure.value is None else f"{_number(figure.value)} {figure.unit}"
     details = "  ".join(f"{name} {_number(number)}" for name, number in figure.details.items())
-    return f"{figure.name:46} {value:>16}  {verdict:22} {details}".rstrip()
+    return f"{figure.name:46} {value:>16}  {verdict:32} {details}".rstrip()
 
 
 def _number(value: float) -> str:
@@ -50,6 +51,7 @@ def _as_json(figure: Figure) -> dict[str, Any]:
     return {
         **asdict(figure),
         "goal": None if goal is None else asdict(goal),
+        "noisy": figure.noisy,
         "reached": goal.reached(figure.value) if judged else None,  # type: ignore[union-attr, arg-type]
     }
 

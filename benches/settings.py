@@ -11,7 +11,7 @@ MIB: Final = 1 << 20
 
 @dataclass(frozen=True)
 class Settings:
-    rounds: int = 9  # of a floor and a cell
+    rounds: int = 7  # of a floor and a cell
     repeats: int = 5  # of what is compared with no floor
     floor_seconds: float = 0.15
     cell_seconds: float = 0.25

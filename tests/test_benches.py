@@ -95,5 +95,11 @@ def test_a_row_judges() -> None:
     assert str(Goal(32, at_most=True)) == "<= 32"
 
 
+def test_a_floor_that_stalls_is_told() -> None:
+    calm = {"floor_p50_ms": 0.1, "floor_p99_ms": 0.5}
+    assert not Figure("x", 1.0, "x", calm).noisy
+    assert "noisy" in row(Figure("x", 1.0, "x", {**calm, "floor_p99_ms": 0.7}))
+
+
 def test_labels() -> None:
     assert [label(size) for size in (256, 1024, 4096, MIB)] == ["256 B", "1 KiB", "4 KiB", "1 MiB"]
