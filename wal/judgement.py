@@ -68,6 +68,7 @@ class Scanned:
     abandoned: bool
     segment: Segment | None = None  # None where not even the header is valid
     damage: CorruptLogError | None = None
+    id_limit: int = 0  # no id in it is as large, whatever has become of its header
     last_id: int = 0
     settled: int = 0  # the end of the last frame whose entries are all covered by the evidence
     torn: int = 0  # the bytes between the last frame and the last valid header behind it
@@ -121,10 +122,12 @@ class Judgement:
     def _open(self, scanned: Scanned) -> None:
         file = self.file_system.open(scanned.path, writable=not self.read_only)
         try:
+            scanned.id_limit = fmt.id_limit(scanned.segment_id, file.size())
             header = fmt.decode_header(scanned.path, file.read_at(0, fmt.MAX_HEADER_BYTES))
             if header.segment_id != scanned.segment_id:
                 reason = f"the header is that of segment {header.segment_id}"
                 raise CorruptLogError(scanned.path, 0, reason)
+            scanned.id_limit = header.id_limit
             if file.size() < header.file_size:
                 reason = f"the file must have {header.file_size} bytes and has {file.size()}"
                 raise CorruptLogError(scanned.path, file.size(), reason)
@@ -201,7 +204,7 @@ class Judgement:
             offset = segment.end if segment is not None else 0
             scanned.damage = CorruptLogError(scanned.path, offset, reason)
         if scanned.abandoned:
-            self.last_id = max(self.last_id, self.evidence)
+            scanned.last_id = self.last_id = max(self.last_id, self.evidence)
 
     def _check_newest(self) -> None:
         """The newest segment that held an entry must exist, and any that the evidence needs."""
@@ -248,9 +251,7 @@ class Judgement:
         known = max(self.marker.highest_id, self.last_id) + 1
         if self.clean is not None:
             return known
-        limits = [s.segment.header.id_limit for s in self.scanned if s.segment is not None]
-        unreadable = [s.segment_id + 1 for s in self.scanned if s.segment is None]
-        return max(known, *limits, *unreadable) if limits or unreadable else known
+        return max([known, *(scanned.id_limit for scanned in self.scanned)])
 
     def close(self) -> None:
         """Close the files, where opening does not go on."""

@@ -56,6 +56,7 @@ def consult(judgement: Judgement, manager: LogManager) -> list[Scanned]:
     if chosen and chosen[-1] is judgement.scanned[-1]:
         judgement.clean = None
         judgement.last_id = max(judgement.last_id, judgement.evidence)
+        chosen[-1].last_id = judgement.last_id  # what follows names it as the id before
     return chosen
 
 

@@ -54,6 +54,15 @@ Item = bytes | list[bytes]
 """An appended entry in a group: the one chunk itself, or the list of its chunks."""
 
 
+def id_limit(segment_id: int, file_size: int) -> int:
+    """The limit of the ids in a new segment, from the length of its file (which only grows).
+
+    Each entry takes at least a byte, so ids outgrow it only through rolled-back entries and files
+    that grew; then the limit rotates.
+    """
+    return segment_id + max(file_size, 1 << 16)
+
+
 def fresh_salt() -> bytes:
     """16 random bytes of which the first four are not all zero (a zeroed file holds no mark)."""
     while True:

@@ -125,17 +125,13 @@ def plan_segment(
     previous_last_id: int,
     version_info: bytes,
 ) -> SegmentWriter:
-    """A writer for a segment that does not exist yet: frames may gather before it is activated.
-
-    Each entry takes at least a byte, so ids cannot outgrow a limit of the file's size but through
-    rolled-back entries and huge files; then the limit rotates.
-    """
+    """A writer for a segment that does not exist yet: frames may gather before it is activated."""
     spare_path, file = spare
     file_size = file.size()
     header = SegmentHeader(
         segment_id=segment_id,
         previous_last_id=previous_last_id,
-        id_limit=segment_id + max(file_size, 1 << 16),
+        id_limit=fmt.id_limit(segment_id, file_size),
         file_size=file_size,
         version_info=version_info,
     )
