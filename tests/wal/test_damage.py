@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import random
 import time
 import tracemalloc
@@ -15,15 +16,20 @@ import tracemalloc
 import pytest
 
 import wal
-from tests.wal.promises import BUFFER, SMALL, Keeper, no_power_no_noise, seed
+from tests.wal.promises import BUFFER, SMALL, Keeper, no_power_no_noise, read_segment, seed
 from wal.checkpoint_marker import BLOCK, CleanMark, Marker
 from wal.files.memory import MemoryFileSystem
 from wal.segments import format as fmt
+from wal.segments.lifecycle import segment_name
 from wal.segments.reader import FrameSource
 
 __all__ = ["no_power_no_noise"]
 
-MARKER = "/log/CHECKPOINT"
+MARKER = os.path.join(os.sep, "log", "CHECKPOINT")
+
+
+def named(path, prefix):
+    return os.path.basename(path).startswith(prefix)
 
 
 class Holding(Keeper):
@@ -43,7 +49,7 @@ class Left:
         self.store = list(store)
 
     def segments(self):
-        return [path for path in sorted(self.files) if "/wal-" in path]
+        return [path for path in sorted(self.files) if named(path, "wal-")]
 
     def used(self, path):
         """The length of a segment up to the end of its last frame."""
@@ -282,8 +288,8 @@ def test_every_bit_of_the_marker(name):
 def cut_everywhere(left, step):
     for path in left.files:
         data = left.files[path]
-        allowed = {"refused"} if "/wal-" in path else {"refused", "right"}
-        if "/free-" in path or path.endswith("LOCK"):
+        allowed = {"refused"} if named(path, "wal-") else {"refused", "right"}
+        if named(path, "free-") or path.endswith("LOCK"):
             allowed = {"right"}
         for length in range(0, len(data), step):
             outcome = left.outcome({**left.files, path: data[:length]})
@@ -308,7 +314,7 @@ def test_sectors_lost_or_misplaced(name):
     sectors = [
         (path, at)
         for path in left.files
-        if "/free-" not in path
+        if not named(path, "free-")
         for at in range(0, len(left.files[path]), 512)
     ]
     rng = random.Random(7)
@@ -328,7 +334,7 @@ def test_files_missing(name):
     left = leave(name)
     for path in left.files:
         files = {other: data for other, data in left.files.items() if other != path}
-        expected = "right" if "/free-" in path or path.endswith("LOCK") else "refused"
+        expected = "right" if named(path, "free-") or path.endswith("LOCK") else "refused"
         if path == left.segments()[-1] and "closed" not in name:
             expected = "short"  # only a later file, or the marker, could tell that it was there
         assert left.outcome(files) == expected, path
@@ -343,7 +349,9 @@ def test_files_swapped(name):
         assert left.outcome(swapped) == "refused", f"{one} and {other} swapped"
         copied = {**left.files, one: left.files[other]}
         outcome = left.outcome(copied)
-        assert outcome == ("right" if "/free-" in one else "refused"), f"{other} copied to {one}"
+        assert outcome == ("right" if named(one, "free-") else "refused"), (
+            f"{other} copied to {one}"
+        )
 
 
 @pytest.mark.parametrize("ending", ["closed", "killed"])
@@ -377,6 +385,74 @@ def test_damage_at_random():
                 data[at : at + length] = rng.randbytes(len(data[at : at + length]))
                 files[path] = bytes(data)
             assert left.outcome(files) in {"refused", "right", "short"}
+
+
+# -- damage that the manager gives up --------------------------------------------------------------
+
+
+class GivingUp(Holding):
+    """Gives up what is damaged, and nothing else."""
+
+    def __init__(self, store):
+        super().__init__(store)
+        self.given_up = []
+
+    def should_recover_segment(self, segment):
+        if segment.damage is None:
+            return wal.Recovery.RECOVER
+        self.given_up.append(segment)
+        return wal.Recovery.ABANDON
+
+
+def recover_from(system, manager):
+    """Open, append one entry, and shut down; the id that it was given."""
+    log = wal.Configuration("log", file_system=system, **SMALL).open(manager)
+    entry_id = log.append([b"after"])
+    with contextlib.suppress(wal.CheckpointError):
+        log.shutdown()
+    return entry_id
+
+
+def give_up_damage(left, path, places):
+    """The other segments' entries are all there, also at the next opening; ids are not repeated."""
+    inside = dict(read_segment(MemoryFileSystem(left.files), path))
+    rest = [entry for entry in left.entries if entry[0] not in inside]
+    stored = len(left.store)
+    given_up = 0
+    for offset, bit in places:
+        data = bytearray(left.files[path])
+        data[offset] ^= 1 << bit
+        system = MemoryFileSystem({**left.files, path: bytes(data)})
+        manager = GivingUp([])
+        new_id = recover_from(system, manager)
+        if not manager.given_up:
+            continue
+        given_up += 1
+        assert [os.path.basename(each.path) for each in manager.given_up] == [
+            os.path.basename(path)
+        ]
+        assert manager.recovered == rest[stored:], f"bit {bit} of byte {offset} of {path}"
+        assert new_id > max(entry_id for entry_id, _ in left.entries)
+        again = Holding([])
+        assert recover_from(system, again) > new_id
+        assert again.recovered == [*rest[stored:], (new_id, [b"after"])]
+    return given_up
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_a_damaged_segment_is_given_up(name):
+    left = leave(name)
+    for path in left.segments():
+        assert give_up_damage(left, path, a_bit_of_each_byte(left, path)[::9]) > 5
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", MAKE)
+def test_every_damage_of_a_segment_is_given_up(name):
+    left = leave(name)
+    for path in left.segments():
+        every = itertools.product(range(left.used(path)), range(8))
+        assert give_up_damage(left, path, every) > 1000
 
 
 # -- while the log is open -------------------------------------------------------------------------
@@ -493,7 +569,7 @@ def forged(*frames, size=64 << 10):
         data += frame(header, len(data))
     marker = Marker(sequence=1, newest_nonempty=0).encode()
     return {
-        "/log/wal-" + "1".zfill(20): data.ljust(size, b"\0"),
+        os.path.join(os.sep, "log", segment_name(1)): data.ljust(size, b"\0"),
         MARKER: (bytes(BLOCK) + marker).ljust(2 * BLOCK, b"\0"),
     }
 
@@ -622,7 +698,7 @@ def test_a_chunk_of_4_gib_at_a_position():
 def test_a_segment_full_of_marks_is_scanned_in_time():
     """The search for evidence meets the mark at every fourth byte."""
     files = forged(GOOD, size=2 << 20)
-    (path,) = [path for path in files if "/wal-" in path]
+    (path,) = [path for path in files if named(path, "wal-")]
     header = fmt.decode_header(path, files[path][: fmt.MAX_HEADER_BYTES])
     data = files[path].rstrip(b"\0")
     files[path] = data + header.mark * ((len(files[path]) - len(data)) // 4)
