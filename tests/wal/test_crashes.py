@@ -480,4 +480,4 @@ def test_random_lives(tried):
 @pytest.mark.long
 def test_many_random_lives(tried):
     first = seed()
-    tried(sum(random_lives(random.Random(first + n), 8) for n in range(1500)), 10000)
+    tried(sum(random_lives(random.Random(first + n), 8) for n in range(600)), 10000)

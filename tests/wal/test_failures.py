@@ -17,6 +17,7 @@ from tests.wal.promises import (
     Caller,
     Keeper,
     Known,
+    end,
     examine,
     look_beside,
     no_power_no_noise,
@@ -24,7 +25,7 @@ from tests.wal.promises import (
 )
 from tests.wal.writers import PATIENCE, Writers, finish_in_time, found_in, write_from_many
 from wal.files.faults import KINDS
-from wal.files.faulty import FaultyFileSystem
+from wal.files.faulty import FaultyFileSystem, PowerLoss
 from wal.files.memory import MemoryFileSystem
 
 __all__ = ["no_power_no_noise"]
@@ -45,6 +46,7 @@ FAILING = [
     "create",
     "remove",
     "truncate",
+    "read_at",
 ]
 
 
@@ -197,7 +199,7 @@ def fail_each(way, kind, limit):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", FAILING)
 def test_each_call_fails_once(kind, way):
-    if kind in ("remove", "truncate") and way != "EIO":
+    if kind in ("remove", "truncate", "read_at") and way != "EIO":
         pytest.skip("tried in one way only")
     fail_each(way, kind, limit=2)
 
@@ -438,6 +440,70 @@ def test_a_manager_that_raises_while_opening(make):
             wal.Configuration("log", file_system=watched).open(kind(known.store))
         assert not watched.left_open()
         examine(known, watched, kind.__name__)
+
+
+# -- a recovery that fails and is repeated ---------------------------------------------------------
+
+
+def killed_at(number):
+    """The system as a process left it that was killed before a call, and what it knew."""
+    system = FaultyFileSystem()
+    caller = Caller(system, keep_free_segments=3)
+    system.stop_at(number)
+    with contextlib.suppress(PowerLoss):
+        play(caller)
+    crashed = system.lost_power
+    caller.give_up()
+    return (system.killed(), caller.known) if crashed else None
+
+
+def fail_recoveries(numbers, way, limit, rng_seed=0):
+    """Each call of a recovery fails once; the next opening has everything, and the disk as well."""
+    states = 0
+    for number in numbers:
+        for nth in itertools.count(1):
+            left = killed_at(number)
+            if left is None:
+                return states
+            system, known = left
+            fault = system.fail(nth=nth, path=inside, **WAYS[way])
+            caller = Caller(system, known)
+            with contextlib.suppress(OSError, wal.WalError):
+                caller.open()
+                caller.append(90)
+                caller.checkpoint()
+                caller.close()
+            if not fault.hits:
+                break
+            caller.give_up()
+            system.heal()
+            caller.log = None
+            label = f"killed before call {number}, call {nth} of the recovery fails"
+            try:
+                caller.open()
+            except wal.WalError as error:
+                raise AssertionError(label) from error
+            for state in system.crash_states(seed=rng_seed + nth, limit=limit):
+                examine(known, state, f"{label}, {state.label}")
+                states += 1
+            end(caller.log)
+    return states
+
+
+def inside(path):
+    """Not the directory that the log's own is in: nothing makes up for a failed sync of that."""
+    return "log" in path
+
+
+@pytest.mark.parametrize("way", ["EIO", "EIO afterwards"])
+def test_a_recovery_that_fails_is_repeated(way):
+    assert fail_recoveries(range(4, 200, 23), way, limit=2) > 100
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", WAYS)
+def test_every_recovery_that_fails_is_repeated(way):
+    assert fail_recoveries(itertools.count(1, 2), way, limit=12, rng_seed=seed()) > 1000
 
 
 # -- the background --------------------------------------------------------------------------------
