@@ -67,9 +67,7 @@ class AppendBuffer:
         self.durable_id = last_id  # written by the leader alone
         self.sync_wanted_id = last_id  # the last entry whose commit waits for a sync
         self.writer = writer
-        self.unwritten = [
-            writer
-        ]  # writers with something to write, oldest first; the last is active
+        self.unwritten = [writer]  # those with something to write; the last is the active one
         self.gathered = 0  # bytes framed and not yet taken
         self.entries = 0  # entries framed and not yet taken
         self.entry_open = False
@@ -80,7 +78,8 @@ class AppendBuffer:
         self.arm: Wait = lambda: None
         self.write_out: Wait = lambda: None
         self.buffer_bytes = configuration.buffer_bytes
-        self._configuration = configuration
+        self._seal_bytes = configuration.seal_bytes
+        self._version_info = configuration.version_info
         self._directory = os.fspath(configuration.directory)
         self._registry = registry
         self._pool = pool
@@ -93,30 +92,31 @@ class AppendBuffer:
 
         None once it is open; otherwise what to wait for before the next try. Raises the refusal.
         """
-        self.check_open_locked()
+        if self.failure is not None or self.refusal is not None:
+            self.check_open_locked()
         if self.entry_open:
             return self._wait_for_entry
-        self.close_group_locked()
+        if self.items:
+            self.close_group_locked()
         if self.gathered >= self.buffer_bytes:
             return self.write_out
         writer = self.writer
+        end = writer.segment.end
         needed = size + extra + fmt.GROUP_OVERHEAD
-        left = writer.file_size - writer.end - fmt.GROUP_OVERHEAD - extra
-        used = writer.end > writer.header.size
-        ids_left = writer.header.id_limit - self.next_id
-        full = used and (writer.end >= self._configuration.seal_bytes or size > left)
-        if full or writer.must_seal or ids_left <= 0:
-            return self.rotate_locked(writer.header.size + needed, self.next_id)
+        left = writer.file_size - end - fmt.GROUP_OVERHEAD - extra
+        used = end > writer.first_frame
+        room = (writer.id_limit - self.next_id) * fmt.ITEM_OVERHEAD  # each entry takes so much
+        full = used and (end >= self._seal_bytes or size > left)
+        if full or writer.must_seal or room < size or room <= 0:
+            return self.rotate_locked(writer.first_frame + needed, self.next_id)
         if size > left:
-            return lambda: self.grow(writer, writer.end + needed)
-        room = min(left, max(size, GROUP_TARGET), ids_left * fmt.ITEM_OVERHEAD)
-        if room < size:
-            return self.rotate_locked(writer.header.size + needed, self.next_id)
-        self.room = room
-        if writer.end > writer.file_size // 2 and not writer.successor_requested:
+            return lambda: self.grow(writer, end + needed)
+        self.room = min(left, max(size, GROUP_TARGET), room)
+        if not writer.successor_requested and end > writer.file_size // 2:
             writer.successor_requested = True
             self._pool.request()
-        self.arm_locked()
+        if not self.armed:
+            self.arm_locked()
         return None
 
     def arm_locked(self) -> None:
@@ -201,8 +201,7 @@ class AppendBuffer:
         segment_id = max(first_id, old.header.segment_id + 1)
         self.next_id = max(self.next_id, segment_id)
         path = os.path.join(self._directory, segment_name(segment_id))
-        version_info = self._configuration.version_info
-        writer = plan_segment(path, spare, segment_id, self.last_id, version_info)
+        writer = plan_segment(path, spare, segment_id, self.last_id, self._version_info)
         writer.predecessor = old.segment
         self._registry.add(writer.segment)
         self.writer = writer

@@ -21,6 +21,7 @@ class Closing:
         self._parts = parts
         self._closed = False
         self._forked = False
+        self._lock = threading.Lock()  # one shutdown at a time
         _open.add(self)
 
     def shutdown(self, timeout: float | None) -> None:
@@ -33,14 +34,18 @@ class Closing:
             if buffer.refusal is None:
                 buffer.refusal = LogClosedError("the log was shut down")
             buffer.room = 0
-        # The turn is kept: an entry that waited for it finds the log closed.
-        if not buffer.entry_turn.acquire(timeout=-1 if timeout is None else timeout):
-            raise TimeoutError("an entry is still open")
+        if not _acquired(self._lock, deadline):
+            raise TimeoutError("another thread's shutdown takes longer than the timeout")
         try:
-            if not self._closed:  # another thread's shutdown may have had the turn before
+            # Once the turn has been free no entry is open, and who waited for it finds the log
+            # closed. It is not kept: a checkpoint_to may be among those.
+            if not _acquired(buffer.entry_turn, deadline):
+                raise TimeoutError("an entry is still open")
+            buffer.entry_turn.release()
+            if not self._closed:
                 self._shutdown(deadline)
         finally:
-            buffer.entry_turn.release()
+            self._lock.release()
 
     def _shutdown(self, deadline: float | None) -> None:
         parts = self._parts
@@ -134,6 +139,10 @@ class Closing:
         """Raise in the child of a fork, where a lock may be held for ever."""
         if self._forked:
             raise _forked()
+
+
+def _acquired(lock: threading.Lock, deadline: float | None) -> bool:
+    return lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic()))
 
 
 def _forked() -> LogClosedError:

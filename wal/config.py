@@ -47,7 +47,7 @@ class Configuration:
     """The length at which segment files are created, zero-filled (at least 4 KiB)."""
     checkpoint_after_bytes: int | None = None
     """A segment with this many bytes in it is sealed and checkpointed; None: when it is full."""
-    buffer_bytes: int = 1 << 20
+    buffer_bytes: int = 4 << 20
     """How much may gather in memory before who adds to it has to write (at least 4 KiB)."""
     version_info: bytes = b""
     """0 to 255 bytes of yours in each segment's header, for ``should_recover_segment``."""

@@ -204,7 +204,7 @@ class EntryWriter:
                 buffer.entries += 1
                 writer.segment.committed_end = writer.end
                 writer.segment.last_id = buffer.last_id = self.id
-                buffer.arm_locked()  # an entry may be open for longer than the flusher looks after it
+                buffer.arm_locked()  # it may have been open for longer than the flusher looks
                 ticket = commits.enter_flight_locked(self.id, rank, on_commit, item)
                 self._done = True
                 buffer.entry_open = False

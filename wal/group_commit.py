@@ -118,16 +118,15 @@ class GroupCommit:
             self.check_barred()
         while True:
             with buffer.lock:
-                if size <= buffer.room:
+                wait = None if size <= buffer.room else buffer.make_room_locked(size)
+                if wait is None:
                     entry_id = buffer.next_id
                     buffer.next_id = entry_id + 1
                     buffer.room -= size
                     buffer.chunks += count
                     buffer.items.append(item)
                     return self.enter_flight_locked(entry_id, rank, on_commit, item)
-                wait = buffer.make_room_locked(size)
-            if wait is not None:
-                wait()
+            wait()
 
     def enter_flight_locked(
         self, entry_id: int, rank: int, on_commit: OnCommit | None, item: Item | None

@@ -133,7 +133,6 @@ class Leadership:
             for ticket in tickets:
                 if error is not None and not ticket.finished:
                     ticket.error = ticket.error or error
-                ticket.finished = True
                 if not ticket.waited:
                     continue
                 if previous is None or not CHAINED:
@@ -141,10 +140,13 @@ class Leadership:
                 else:
                     previous.successor = ticket
                 previous = ticket
+            for ticket in tickets:  # only now: who sees it goes, and wakes its successor
+                ticket.finished = True
         for ticket in first:
             wake(ticket)
         while tickets:
-            tickets[0].call_back()
+            if tickets[0].callbacks is not None:
+                tickets[0].call_back()
             tickets.popleft()
 
 

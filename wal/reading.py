@@ -11,12 +11,12 @@ from wal.errors import CorruptLogError, LogClosedError, PositionNotFoundError
 from wal.positions import STREAMED, LogPosition
 from wal.segments import format as fmt
 from wal.segments.chunks import ChunkReader
-from wal.segments.frames import Entry, Group
+from wal.segments.frames import Entry
 from wal.segments.lifecycle import Segment, SegmentRegistry
 
-_FIRST_READ: Final = 1024  # one read serves the whole of a small chunk
+_FIRST_READ: Final = 512  # one read serves the whole of a small chunk
 _IN_MEMORY: Final = 256 << 10  # chunks up to here are read at once
-_CACHED_GROUPS: Final = 16
+_CACHED_GROUPS: Final = 64
 
 
 class LogReader:
@@ -102,10 +102,9 @@ class LogReader:
     def _read_group(self, segment: Segment, position: LogPosition) -> list[bytes]:
         offset = position.offset
         if segment.header.size <= offset < segment.durable_end:
-            for frame in segment.source.frames(offset, segment.durable_end, 0):
-                if not isinstance(frame, Group):
-                    break
-                return frame.chunks()
+            group = segment.source.group_at(offset, segment.durable_end)
+            if group is not None:
+                return group.chunks()
         raise self._misplaced(segment, position)
 
     def _misplaced(self, segment: Segment, position: LogPosition) -> Exception:

@@ -21,7 +21,7 @@ from wal.config import Durability
 from wal.files import FileSystem
 from wal.leadership import Leadership
 from wal.segments.lifecycle import Segment
-from wal.segments.writer import SegmentWriter
+from wal.segments.writer import SegmentWriter, Taken
 from wal.statistics import CommitCounters
 from wal.tickets import Committed, Ticket
 
@@ -84,21 +84,14 @@ class Rounds:
             upto = buffer.last_id
             active = buffer.writer
             durable_end = active.committed_end
-            work = [(writer, list(writer.segment.unwritten), *writer.take())
-                    for writer in buffer.unwritten]  # fmt: skip
-            buffer.unwritten = [active]
+            work = [writer.take() for writer in buffer.unwritten]
+            if len(work) > 1:
+                buffer.unwritten = [active]
             buffer.gathered = 0
             entries, buffer.entries = buffer.entries, 0
             sync = force or buffer.sync_wanted_id > buffer.durable_id
-        for writer, chunk_offsets, offset, buffers in work:
-            if not writer.activated:
-                self._activate(writer)
-            if buffers:
-                writer.segment.file.write_at(offset, buffers)
-                self._dirty = True
-                self.counters.written(sum(map(len, buffers)))
-                for chunk_offset in chunk_offsets:  # from now on they are read from the file
-                    writer.segment.unwritten.pop(chunk_offset, None)
+        for taken in work:
+            self._write(taken)
         self.counters.group(entries)
         self._written_id = upto
         if sync and (self._dirty or buffer.durable_id < upto):
@@ -108,6 +101,18 @@ class Rounds:
             active.segment.durable_end = durable_end
             buffer.durable_id = upto
         self._complete()
+
+    def _write(self, taken: Taken) -> None:
+        writer, offset, end, buffers, chunk_offsets = taken
+        if not writer.activated:
+            self._activate(writer)
+        if buffers:
+            segment = writer.segment
+            segment.file.write_at(offset, buffers)
+            self._dirty = True
+            self.counters.bytes += end - offset
+            for chunk_offset in chunk_offsets:  # from now on they are read from the file
+                segment.unwritten.pop(chunk_offset, None)
 
     def _activate(self, writer: SegmentWriter) -> None:
         """Rotate: the old segment is synced whole before anything of its successor exists."""
@@ -135,8 +140,12 @@ class Rounds:
             before = self.barred.get(me)  # a leader may have an entry open
             self.barred[me] = IN_CALLBACK
             try:
-                while in_flight and in_flight[0].entry_id <= reach[in_flight[0].rank]:
-                    in_flight[0].run_hooks(self.committed)
+                while in_flight:
+                    ticket = in_flight[0]
+                    if ticket.entry_id > reach[ticket.rank]:
+                        break
+                    if ticket.item is not None or ticket.on_commit is not None:
+                        ticket.run_hooks(self.committed)
                     reached.append(in_flight.popleft())
                 self.leadership.finish(reached)
             finally:

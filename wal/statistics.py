@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Final
 
@@ -73,29 +74,18 @@ class CommitCounters:
         self.latencies = [0] * (len(SYNC_BUCKETS) + 1)
         self.groups = [0] * (len(GROUP_BUCKETS) + 1)
 
-    def written(self, size: int) -> None:
-        """Bytes went to the operating system."""
-        self.bytes += size
-
     def group(self, entries: int) -> None:
         """A round wrote so many entries."""
         if entries:
             self.rounds += 1
             self.commits += entries
-            self.groups[_bucket(GROUP_BUCKETS, entries)] += 1
+            self.groups[bisect_left(GROUP_BUCKETS, entries)] += 1
 
     def synced(self, seconds: float) -> None:
         """A sync took so long."""
         self.syncs += 1
         self.seconds += seconds
-        self.latencies[_bucket(SYNC_BUCKETS, seconds)] += 1
-
-
-def _bucket(bounds: tuple[float, ...], value: float) -> int:
-    for index, bound in enumerate(bounds):
-        if value <= bound:
-            return index
-    return len(bounds)
+        self.latencies[bisect_left(SYNC_BUCKETS, seconds)] += 1
 
 
 def make_stats(

@@ -65,20 +65,14 @@ class Ticket:
     >>> log.shutdown()
     """
 
-    __slots__ = (
-        "_callbacks",
-        "_commits",
-        "entry_id",
-        "error",
-        "finished",
-        "item",
-        "lock",
-        "on_commit",
-        "rank",
-        "segment_id",
-        "successor",
-        "waited",
-    )
+    # Set where they change; guarded by the leadership's lock (no slots: a class's defaults cost a
+    # commit nothing).
+    finished = False
+    error: BaseException | None = None
+    waited = False  # a thread waits in ``lock`` and can be handed the leadership
+    lock: threading.Lock | None = None
+    successor: Ticket | None = None  # finished together: its owner wakes the next
+    callbacks: list[Callable[[Ticket], object]] | None = None
 
     def __init__(
         self,
@@ -95,13 +89,6 @@ class Ticket:
         self.rank = rank
         self.on_commit = on_commit
         self.item = item  # kept for the manager's ``committed`` only
-        self.finished = False
-        self.error: BaseException | None = None
-        # Guarded by the leadership's lock, as is ``finished``:
-        self.waited = False  # a thread waits in ``lock`` and can be handed the leadership
-        self.lock: threading.Lock | None = None
-        self.successor: Ticket | None = None  # finished together: its owner wakes the next
-        self._callbacks: list[Callable[[Ticket], object]] | None = None
 
     def done(self) -> bool:
         """Whether the commit has reached its durability, or failed."""
@@ -131,13 +118,13 @@ class Ticket:
         """
         with self._commits.leadership.lock:
             if not self.finished:
-                self._callbacks = [*(self._callbacks or ()), fn]
+                self.callbacks = [*(self.callbacks or ()), fn]
                 return
         self._call(fn)
 
     def call_back(self) -> None:
         """Call the done callbacks, each once."""
-        callbacks, self._callbacks = self._callbacks, None
+        callbacks, self.callbacks = self.callbacks, None
         for fn in callbacks or ():
             self._call(fn)
 

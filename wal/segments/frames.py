@@ -138,7 +138,7 @@ class AppendedEntry(Entry):
 class StreamedEntry(Entry):
     """An entry written through ``begin_entry``, or appended but too large for a group."""
 
-    __slots__ = ("extents", "durable_id", "end", "first_id", "last_id", "offset", "source")
+    __slots__ = ("durable_id", "end", "extents", "first_id", "last_id", "offset", "source")
 
     def __init__(
         self,

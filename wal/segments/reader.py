@@ -80,6 +80,16 @@ class FrameSource:
             if at > len(data):
                 data, base, at = b"", frame.end, 0
 
+    def group_at(self, offset: int, stop: int) -> Group | None:
+        """The group frame at an offset, if a whole valid one is there and ends before ``stop``."""
+        head = self.file.read_at(offset, fmt.GROUP_BYTES)
+        header = fmt.decode_group_header(self.seed, offset, head, 0)
+        if header is None or offset + fmt.GROUP_BYTES + header.length + fmt.CRC.size > stop:
+            return None
+        rest = self.file.read_at(offset + fmt.GROUP_BYTES, header.length + fmt.CRC.size)
+        group = _group(self, head + rest, offset, 0)
+        return group if isinstance(group, Group) else None
+
     def _long_streamed(self, offset: int, stop: int) -> StreamedEntry | None:
         """The streamed entry at ``offset`` that is larger than a window: checked in pieces."""
         read = self.file.read_at

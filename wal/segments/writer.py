@@ -24,6 +24,9 @@ class SegmentWriter:
         "_buffers",
         "activated",
         "file_size",
+        "first_frame",
+        "header",
+        "id_limit",
         "must_seal",
         "predecessor",
         "seed",
@@ -38,17 +41,15 @@ class SegmentWriter:
         self.seed = segment.header.seed
         self.file_size = file_size
         self.spare_path = spare_path  # the name that the file has until it is activated
+        self.header = segment.header
+        self.first_frame = segment.header.size
+        self.id_limit = segment.header.id_limit
         self.activated = spare_path is None
         self.predecessor: Segment | None = None  # synced whole before this one is activated
         self.must_seal = False
         self.successor_requested = False
         self.taken = segment.end
         self._buffers: list[bytes] = []
-
-    @property
-    def header(self) -> SegmentHeader:
-        """The segment's header."""
-        return self.segment.header
 
     @property
     def end(self) -> int:
@@ -74,10 +75,12 @@ class SegmentWriter:
     def add_group(self, first_id: int, durable_id: int, items: list[Item], chunks: int) -> int:
         """Frame a group of appended entries (none: a witness); returns the bytes it takes."""
         segment = self.segment
-        frame = fmt.encode_group(
-            segment.header, self.seed, segment.end, first_id, durable_id, items, chunks
+        head, payload, crc = fmt.encode_group(
+            self.header, self.seed, segment.end, first_id, durable_id, items, chunks
         )
-        size = self.add(*frame)
+        self._buffers += (head, payload, crc)
+        size = fmt.GROUP_BYTES + len(payload) + fmt.CRC.size
+        segment.end += size
         segment.committed_end = segment.end
         if items:
             segment.last_id = first_id + len(items) - 1
@@ -100,12 +103,13 @@ class SegmentWriter:
             del segment.unwritten[chunk_offset]
         return dropped
 
-    def take(self) -> tuple[int, list[bytes]]:
-        """Everything that has gathered, and the offset it belongs at."""
-        offset, buffers = self.taken, self._buffers
+    def take(self) -> Taken:
+        """Everything that has gathered, for a leader to write."""
+        segment = self.segment
+        taken = (self, self.taken, segment.end, self._buffers, list(segment.unwritten))
         self._buffers = []
-        self.taken = self.segment.end
-        return offset, buffers
+        self.taken = segment.end
+        return taken
 
     def activate(self, file_system: FileSystem, directory: str) -> None:
         """Make the segment exist: header, sync, name, directory sync. Then entries may follow."""
@@ -116,6 +120,10 @@ class SegmentWriter:
         file_system.rename(self.spare_path, segment.path)
         file_system.sync_directory(directory)
         self.activated = True
+
+
+Taken = tuple[SegmentWriter, int, int, list[bytes], list[int]]
+"""What a leader took: whose, from which offset to which, the bytes, the chunks that begin there."""
 
 
 def plan_segment(
