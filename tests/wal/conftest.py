@@ -13,9 +13,10 @@ from wal.files.faulty import FaultyFileSystem
 
 
 @pytest.fixture(autouse=True)
-def _watchdog():
+def _watchdog(request):
     """A test that hangs ends the run with the stacks of all threads."""
-    faulthandler.dump_traceback_later(60, exit=True, file=sys.__stderr__)
+    patience = 3600 if request.node.get_closest_marker("long") else 60
+    faulthandler.dump_traceback_later(patience, exit=True, file=sys.__stderr__)
     yield
     faulthandler.cancel_dump_traceback_later()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import threading
 import time
 
@@ -103,10 +102,24 @@ class Place:
             files = files.copy()
         else:
             directory = f"{directory}-{len(self._copies)}"
-            shutil.copytree(self.directory, directory)
+            os.mkdir(directory)
+            for name, data in self._at_one_moment().items():
+                with open(os.path.join(directory, name), "wb") as file:
+                    file.write(data)
         copy = Place(files, directory)
         self._copies.append(copy)
         return copy
+
+    def _at_one_moment(self):
+        """Every file's bytes, read again until no background thread has changed any."""
+        found = None
+        while True:
+            before, found = found, {}
+            for name in self.names():
+                with contextlib.suppress(FileNotFoundError, PermissionError):
+                    found[name] = self.read(name)
+            if found == before:
+                return found
 
     def close(self):
         for copy in self._copies:
