@@ -30,7 +30,7 @@ from kvstore.errors import CorruptStoreError
 from kvstore.memtable import Memtable
 from kvstore.mutations import MalformedEntryError, decode
 from kvstore.runs import Run, Values, merge
-from kvstore.tables.manifest import Manifest, write_manifest
+from kvstore.tables.manifest import NAME, Manifest, write_manifest
 from kvstore.tables.merging import how_many_to_merge
 from kvstore.tables.table import Table, number_of, write_table
 from wal import Entry, EntryId, LogManager, RecoveredSegment, Recovery, SegmentReader, WriteAheadLog
@@ -51,16 +51,24 @@ class Checkpoint(LogManager):
         self.tables = tables
         self.memtable = Memtable(tables, manifest.last_entry_id)
         self._next_number = manifest.next_number
-        self.log_begins_after: int | None = None
-        """The entry before the first log segment that holds any, once that is known."""
+        self._begun = False
 
     # -- replay ------------------------------------------------------------------------------------
 
     def should_recover_segment(self, segment: RecoveredSegment) -> Recovery:
-        """Always; and note where the log begins."""
-        if self.log_begins_after is None:
-            self.log_begins_after = segment.first_after
+        """Always, if the log begins where the tables end."""
+        if not self._begun:
+            self._begun = True
+            self.check_reaches(segment.first_after)
         return Recovery.RECOVER
+
+    def check_reaches(self, entry_id: int) -> None:
+        """Raise CorruptStoreError unless the tables hold all that the log has let go of."""
+        last_id = self.manifest.last_entry_id
+        if last_id < entry_id:
+            path = os.path.join(self._directory.path, NAME)
+            reason = f"its tables end at entry {last_id}, but the log begins after entry {entry_id}"
+            raise CorruptStoreError(path, 0, reason)
 
     def recover(self, entry: Entry) -> None:
         """Take over an entry that no table holds."""

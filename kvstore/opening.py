@@ -8,7 +8,7 @@ from typing import Final
 from kvstore.checkpointing import Checkpoint
 from kvstore.config import Options, check_flag
 from kvstore.directory import Directory
-from kvstore.errors import CorruptStoreError, StoreError, StoreNotFoundError, translate
+from kvstore.errors import CorruptStoreError, StoreNotFoundError, translate
 from kvstore.store import Parts, Store
 from kvstore.tables.manifest import Manifest
 from kvstore.tables.table import Table, TableRecord, load_table
@@ -98,9 +98,15 @@ def _open_log(
         read_only=read_only,
     )
     try:
-        return configuration.open(checkpoint)
+        log = configuration.open(checkpoint)
     except WalError as error:
         raise translate(error) from error
+    try:
+        checkpoint.check_reaches(log.stats().checkpointed_entry_id)
+    except BaseException:
+        log.shutdown()
+        raise
+    return log
 
 
 # ------------------------------------------------------------------ beside a writer
@@ -115,15 +121,12 @@ def _open_for_reading(directory: Directory, options: Options) -> Store:
         try:
             checkpoint = _read(directory, options, manifest, loaded)
         except (CorruptStoreError, StoreNotFoundError):
-            # Damage, or a file that the writer has just replaced? The manifest tells.
+            # Damage, or something that the writer has just replaced? The manifest tells.
             if attempt == _ATTEMPTS - 1 or directory.read() == manifest:
                 raise
-            continue
-        begin = checkpoint.log_begins_after
-        complete = begin is not None and begin <= manifest.last_entry_id
-        if complete or directory.read() == manifest:
+        else:
             return Store(directory.path, Parts(options, checkpoint, None, None))
-    raise StoreError(f"{directory.path}: changes faster than it can be read")
+    raise AssertionError("unreachable")
 
 
 def _read(

@@ -118,7 +118,7 @@ class Store(OrderedReads):
         try:
             self._append(encode_put(key, value), None, durability)
         except WalError as error:
-            raise translate(error) from error
+            raise self._failure(error) from error
         if self._memtable.count >= self._segment_items:
             self._seal()
 
@@ -181,7 +181,7 @@ class Store(OrderedReads):
             try:
                 self._log.sync()
             except WalError as error:
-                raise translate(error) from error
+                raise self._failure(error) from error
 
     def checkpoint(self) -> None:
         """Move all that was written before from the log to tables. Waits until it is done."""
@@ -190,7 +190,7 @@ class Store(OrderedReads):
         try:
             self._log.checkpoint_active(wait=True)
         except WalError as error:
-            raise translate(error) from error
+            raise self._failure(error) from error
 
     @property
     def last_entry_id(self) -> int:
@@ -251,7 +251,7 @@ class Store(OrderedReads):
             finally:
                 log.shutdown()
         except WalError as error:
-            raise translate(error) from error
+            raise self._failure(error) from error
 
     def _tail_is_long(self) -> bool:
         """Whether there is more to replay than a quick opening should have to."""
@@ -298,7 +298,7 @@ class Store(OrderedReads):
         try:
             entry_id = self._append(chunks, None, durability)
         except WalError as error:
-            raise translate(error) from error
+            raise self._failure(error) from error
         if self._memtable.count >= self._segment_items:
             self._seal()
         return entry_id
@@ -322,6 +322,10 @@ class Store(OrderedReads):
         self._check_usable()
         if self.read_only:
             raise _read_only()
+
+    def _failure(self, error: WalError) -> StoreError:
+        """What to raise for an error of the log. In a forked child the log calls itself failed."""
+        return translate(error) if self._ended is None else self._refusal()
 
     def _refusal(self) -> StoreError:
         return StoreClosedError(f"{self.path}: {self._ended}")

@@ -1,0 +1,173 @@
+"""Ranges, with all arguments in all combinations, beside a model; and what a scan may see."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+import kvstore
+from tests.store.support import BUFFER, SMALL, contents, random_history
+from wal.files import MemoryFileSystem
+
+KEYS = [
+    b"",
+    b"\0",
+    b"a",
+    b"a\0",
+    b"aa",
+    b"ab",
+    b"b",
+    b"b\xff",
+    b"b\xff\xff",
+    b"c",
+    b"\xff",
+    b"\xff\xff",
+]
+BOUNDS = [None, b"", b"a", b"a\0", b"abc", b"b\xff", b"\xff", b"\xff\xff\xff"]
+
+
+def model_scan(
+    items, start=None, stop=None, *, prefix=None, reverse=False, limit=None,
+    include_start=True, include_stop=False,
+):  # fmt: skip
+    found = []
+    for key in sorted(items, reverse=reverse):
+        above = start is None or key > start or (include_start and key == start)
+        below = stop is None or key < stop or (include_stop and key == stop)
+        if above and below and (prefix is None or key.startswith(prefix)):
+            found.append((key, items[key]))
+    return found[:limit]
+
+
+def in_memory(**options):
+    return kvstore.open("s", file_system=MemoryFileSystem(), memtable_bytes=SMALL, **options)
+
+
+def plain():
+    """Everything is in the memtable."""
+    db = in_memory()
+    db.write({key: b"v" + key for key in KEYS})
+    return db
+
+
+def layered():
+    """The same, in tables and layers that overlay each other, some keys deleted on the way."""
+    db = in_memory()
+    wrong = dict.fromkeys(KEYS, b"old")
+    db.write({**wrong, b"aaa": b"gone", b"bb": b"gone"})
+    db.checkpoint()
+    db.write({key: b"v" + key for key in KEYS[::2]})
+    list(db)
+    db.write({b"aaa": None, b"c": None})
+    db.checkpoint()
+    db.write({b"bb": None})
+    list(db)
+    db.write({key: b"v" + key for key in [*KEYS[1::2], b"c"]})
+    return db
+
+
+@pytest.mark.parametrize("make", [plain, layered])
+def test_every_combination(make):
+    with make() as db:
+        items = {key: b"v" + key for key in KEYS}
+        assert contents(db) == items
+        ends = [*itertools.product(BOUNDS, BOUNDS, [None]), *((None, None, p) for p in BOUNDS)]
+        flags = list(itertools.product((False, True), repeat=3))
+        for (start, stop, prefix), (reverse, first, last), limit in itertools.product(
+            ends, flags, (None, 0, 1, 3, 100)
+        ):
+            arguments = {
+                "prefix": prefix,
+                "reverse": reverse,
+                "limit": limit,
+                "include_start": first,
+                "include_stop": last,
+            }
+            expected = model_scan(items, start, stop, **arguments)
+            assert list(db.scan(start, stop, **arguments)) == expected
+            assert list(db.keys(start, stop, **arguments)) == [k for k, _ in expected]
+            assert list(db.values(start, stop, **arguments)) == [v for _, v in expected]
+            assert db.count(start, stop, **arguments) == len(expected)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_long_history_with_scans_and_checkpoints_between(seed):
+    batches, models = random_history(seed, 400, keys=60, most=4, size=20)
+    rng = random.Random(seed)
+    with in_memory(durability=BUFFER) as db:
+        for batch, model in zip(batches, models[1:], strict=True):
+            db.write(batch)
+            action = rng.random()
+            if action < 0.03:
+                db.checkpoint()
+            if action < 0.5:
+                low, high = sorted((rng.randbytes(1), b"key-%02d" % rng.randrange(70)))
+                reverse = rng.random() < 0.5
+                limit = rng.choice([None, 1, 5])
+                assert list(db.scan(low, high, reverse=reverse, limit=limit)) == model_scan(
+                    model, low, high, reverse=reverse, limit=limit
+                )
+        assert contents(db) == models[-1]
+        assert db.get_many(sorted(models[-1])) == [v for _, v in sorted(models[-1].items())]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_pages_of_all_sizes(reverse):
+    """Many runs with many keys, so that pages end at different places in each."""
+    rng = random.Random(5)
+    with in_memory(durability=BUFFER) as db:
+        model = {}
+        for size in (5000, 3000, 40, 1, 700, 33):
+            batch = {b"%06d" % rng.randrange(20_000): b"%d" % size for _ in range(size)}
+            gone = rng.sample(sorted(model), len(model) // 5)
+            db.write({**batch, **dict.fromkeys(gone)})
+            model.update(batch)
+            for key in gone:
+                del model[key]
+            db.get(b"")
+            list(db.scan(limit=1))
+        expected = model_scan(model, reverse=reverse)
+        assert list(db.scan(reverse=reverse)) == expected
+        assert list(db.scan(b"005", b"012", reverse=reverse, limit=2500)) == model_scan(
+            model, b"005", b"012", reverse=reverse, limit=2500
+        )
+
+
+def test_a_scan_sees_the_state_of_its_start(db):
+    before = {b"%04d" % n: b"before" for n in range(3000)}
+    db.write(before)
+    for scan in (db.scan(), db.scan(limit=3000), iter(db.scan(b"0", b"9"))):
+        first = next(scan)
+        db.write({b"%04d" % n: b"after" for n in range(1000)})
+        db.write(dict.fromkeys([b"%04d" % n for n in range(1000, 2000)]))
+        db[b"0000a"] = b"new"
+        db.checkpoint()
+        assert [first, *scan] == sorted(before.items())
+        db.write({b"0000a": None, **before})
+        assert contents(db) == before
+
+
+def test_a_scan_begins_when_it_is_asked_for(db):
+    db[b"a"] = b"1"
+    scan, keys = db.scan(), db.keys()
+    db[b"a"] = b"2"
+    db[b"b"] = b"2"
+    assert list(scan) == [(b"a", b"1")]
+    assert list(keys) == [b"a"]
+
+
+@pytest.mark.parametrize("method", ["scan", "keys", "values", "count"])
+def test_wrong_arguments_are_refused_at_once(db, method):
+    call = getattr(db, method)
+    for bounds in ({"start": b"a"}, {"stop": b"a"}, {"start": b"a", "stop": b"b"}):
+        with pytest.raises(ValueError, match="prefix"):
+            call(prefix=b"a", **bounds)
+    with pytest.raises(ValueError, match="limit"):
+        call(limit=-1)
+    for limit in (1.0, "1", True):
+        with pytest.raises(TypeError, match="limit"):
+            call(limit=limit)
+    with pytest.raises(TypeError):
+        call(b"a", b"b", True)
