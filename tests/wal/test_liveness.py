@@ -6,12 +6,15 @@ import gc
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 
 import pytest
 
 import wal
 from wal.files import MemoryFileSystem
+from wal.leadership import Leadership, pass_on
+from wal.tickets import Ticket
 
 PATIENCE = 20.0
 
@@ -162,3 +165,52 @@ def test_a_done_callback_that_commits_is_refused() -> None:
     assert len(refused) == 1
     in_time(lambda: log.append([b"z"]))
     log.shutdown()
+
+
+def test_a_waiter_that_is_awake_when_it_is_finished_wakes_its_successor() -> None:
+    """It saw that it was done before the leader had said whom it was to wake."""
+    in_flight: deque[Ticket] = deque()
+    leadership = Leadership(in_flight, lambda: None)
+    leader, awake, asleep = (
+        Ticket(None, wal.EntryId(number), 1, 2, None, None)  # type: ignore[arg-type]
+        for number in (1, 2, 3)
+    )
+    assert leadership.enlist(leader)
+    assert not leadership.enlist(awake)
+    assert not leadership.enlist(asleep)
+
+    class Served(deque[Ticket]):
+        def __iter__(self) -> Iterator[Ticket]:
+            for ticket in super().__iter__():
+                yield ticket
+                if ticket is awake and awake.finished:
+                    pass_on(awake)  # its thread leaves wait()
+
+    leadership.finish(Served([awake, asleep]))
+    pass_on(awake)
+    assert asleep.lock is not None
+    assert asleep.lock.acquire(timeout=0)
+
+
+def test_a_checkpoint_that_opens_an_entry_does_not_stop_the_shutdown() -> None:
+    """It waited for its turn, which the shutdown kept until the checkpoint was made."""
+    started, proceed = threading.Event(), threading.Event()
+
+    class Writing(Keeper):
+        def checkpoint_to(
+            self, last_id: wal.EntryId, entries: wal.SegmentReader, log: wal.WriteAheadLog
+        ) -> None:
+            started.set()
+            assert proceed.wait(PATIENCE)
+            with log.begin_entry() as entry:
+                entry.write_chunk(b"y")
+
+    log = open_log(MemoryFileSystem(), Writing())
+    log.append([b"x"])
+    log.checkpoint_active()
+    assert started.wait(PATIENCE)
+    releaser = threading.Timer(0.1, proceed.set)
+    releaser.start()
+    with pytest.raises(wal.CheckpointError):
+        in_time(log.shutdown)
+    releaser.join()
