@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crc32c import crc32c
 
 import wal
 from wal.checkpoint_marker import BLOCK
@@ -647,7 +648,7 @@ def test_a_newer_version(clean: Path, run: Run) -> None:
     header = fmt.decode_header("", bytes(content[:400]))
     content[4] = 2
     body = bytes(content[: header.size - 4])
-    content[header.size - 4 : header.size] = fmt.CRC.pack(fmt.crc32c(body))
+    content[header.size - 4 : header.size] = fmt.CRC.pack(crc32c(body))
     path.write_bytes(content)
     status, _, err = run("verify", clean)
     assert status == 2
