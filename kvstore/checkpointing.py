@@ -51,6 +51,8 @@ class Checkpoint(LogManager):
         self.tables = tables
         self.memtable = Memtable(tables, manifest.last_entry_id)
         self._next_number = manifest.next_number
+        self.replayed = 0
+        """Log entries that opening the store had to apply."""
         self._begun = False
 
     # -- replay ------------------------------------------------------------------------------------
@@ -75,6 +77,7 @@ class Checkpoint(LogManager):
         if entry.id > self.manifest.last_entry_id:
             self._checked(entry)
             self.memtable.apply(entry.id, entry.segment_id, entry.read_all())
+            self.replayed += 1
 
     def committed(self, entry_id: EntryId, segment_id: int, chunks: Sequence[bytes]) -> None:
         """Show what was just committed."""

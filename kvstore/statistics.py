@@ -15,6 +15,8 @@ class StoreStats:
     """The last log entry that is known to survive a power loss."""
     checkpoint_entry_id: int
     """Every log entry up to this one is in the tables."""
+    replayed_entries: int
+    """Log entries that opening the store had to apply."""
     memtable_items: int
     """Mutations in memory that are in no table yet."""
     tables: int

@@ -206,6 +206,7 @@ class Store(OrderedReads):
             last_entry_id=last_id,
             durable_entry_id=self._log.durable_entry_id if self._log is not None else last_id,
             checkpoint_entry_id=manifest.last_entry_id,
+            replayed_entries=self._checkpoint.replayed,
             memtable_items=self._memtable.recent_items(),
             tables=len(tables),
             table_items=sum(len(table.run) for table in tables),

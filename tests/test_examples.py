@@ -1,0 +1,52 @@
+"""The examples run, and say what they should."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(name: str, *arguments: str, cwd: Path, **environment: str) -> str:
+    command = [sys.executable, "-W", "error", str(ROOT / "examples" / name), *arguments]
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": paths, **environment}
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_quickstart(tmp_path: Path) -> None:
+    assert "run number 1" in run("quickstart.py", cwd=tmp_path)
+    again = run("quickstart.py", cwd=tmp_path)
+    assert "run number 2" in again
+    assert "apple and cherry: [None, b'dark red']" in again
+
+
+def test_log_only(tmp_path: Path) -> None:
+    assert "0 transfers recovered" in run("log_only.py", cwd=tmp_path)
+    again = run("log_only.py", cwd=tmp_path)
+    assert "1 transfers recovered" in again
+    assert "bank:  -200" in again
+    assert "balances add up: True" in again
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_crash_recovery(tmp_path: Path, seed: int) -> None:
+    told = run(
+        "crash_recovery.py", "--seed", str(seed), "--crashes", "5", "--files", "40", cwd=tmp_path
+    )
+    assert f"seed {seed}" in told
+    crashes = re.search(r"crashes survived +(\d+)", told)
+    assert crashes is not None
+    assert int(crashes[1]) >= 3
+    assert "none lost, none changed, none half there" in told
