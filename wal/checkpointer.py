@@ -54,7 +54,8 @@ class Checkpointer:
         self._archived: Segment | None = None
         self._stopping = False
         self._hurry = False
-        self._attempts = 0
+        self._attempts = 0  # that failed, in a row
+        self._failures = 0  # in all
         self.error: BaseException | None = None  # of the last attempt
         self.checkpoints = 0
         self._buffer: AppendBuffer | None = None
@@ -103,11 +104,11 @@ class Checkpointer:
         if self.is_current():
             raise EntryStateError("a checkpoint cannot wait for itself")
         with self._changed:
-            attempts = self._attempts
+            failures = self._failures
             self._hurry = True
             self._changed.notify_all()
             while any(segment.id <= segment_id for segment in self._queue):
-                if self.error is not None and self._attempts > attempts:
+                if self.error is not None and self._failures > failures:
                     raise self._failed() from self.error
                 if self._stopping:
                     raise LogClosedError("the log was shut down before the checkpoint was made")
@@ -125,11 +126,11 @@ class Checkpointer:
     def stop(self, deadline: float | None, *, drain: bool = True) -> CheckpointError | None:
         """Checkpoint what is sealed (one last attempt), end the thread, and return what failed."""
         with self._changed:
-            attempts = self._attempts
+            failures = self._failures
             self._hurry = True
             self._changed.notify_all()
             while drain and self._queue and self._thread.is_alive():
-                if self.error is not None and self._attempts > attempts:
+                if self.error is not None and self._failures > failures:
                     break
                 self._wait_until(deadline)
             self._stopping = True
@@ -192,6 +193,7 @@ class Checkpointer:
         with self._changed:
             self.error = error
             self._attempts += 1
+            self._failures += 1
             self._hurry = False
             pause = min(FIRST_PAUSE * 2 ** (self._attempts - 1), LONGEST_PAUSE)
             logger.error("checkpointing failed, next try in %.2f s", pause, exc_info=error)

@@ -165,7 +165,7 @@ class Judgement:
         scanned.last_id = self.last_id
 
     def _scan_frames(self, scanned: Scanned, segment: Segment, limit: int | None) -> None:
-        start, stop = segment.header.size, segment.file.size()
+        start, stop = segment.end, segment.file.size()  # where an earlier scan of it ended
         uncovered: deque[tuple[int, int]] = deque()
         scanned.settled = start
         if limit is None or self.last_id < limit:
@@ -197,6 +197,9 @@ class Judgement:
             size = segment.file.size()
             behind = segment.source.evidence(segment.end + 1, size)
             self.evidence = max(self.evidence, behind)
+            if self.read_only and self.evidence > self.last_id:
+                # What a writer was adding meanwhile: durable by this evidence, it is there now.
+                self._scan_frames(scanned, segment, None)
         if self.evidence > self.last_id and scanned.damage is None and not scanned.abandoned:
             reason = (
                 f"entries {self.last_id + 1} to {self.evidence} were durable and cannot be read"

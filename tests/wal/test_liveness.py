@@ -13,7 +13,12 @@ import pytest
 
 import wal
 from wal.files import MemoryFileSystem
+from wal.files.faulty import FaultyFileSystem
 from wal.leadership import Leadership, pass_on
+from wal.segments.format import SegmentHeader
+from wal.segments.lifecycle import Segment
+from wal.segments.pool import SparePool
+from wal.segments.reader import FrameSource
 from wal.tickets import Ticket
 
 PATIENCE = 20.0
@@ -214,3 +219,70 @@ def test_a_checkpoint_that_opens_an_entry_does_not_stop_the_shutdown() -> None:
     with pytest.raises(wal.CheckpointError):
         in_time(log.shutdown)
     releaser.join()
+
+
+def test_a_file_that_could_not_be_removed_is_removed_later() -> None:
+    """It was closed by then, and asked for its length when a spare had been taken meanwhile."""
+    system = FaultyFileSystem()
+    system.make_directory("d")
+    pool = SparePool(system, "d", 4096, keep=1)
+    pool.ensure()
+    file = system.create("d/wal-1")
+    file.allocate(4096)
+    segment = Segment(SegmentHeader(1, 0, 10, 4096), "d/wal-1", file)
+    system.fail(kinds="remove")
+    with pytest.raises(OSError, match="d/wal-1"):
+        pool.recycle(segment)
+    assert pool.take(0) is not None
+    pool.recycle(segment)
+    assert not system.exists("d/wal-1")
+    pool.close()
+
+
+def test_who_waits_for_a_checkpoint_is_told_of_the_next_failure() -> None:
+    """Failures were counted anew after a success, so that as many as before had to follow."""
+    broken = {"first", "second"}
+    failures = threading.Semaphore(0)
+
+    class Failing(Keeper):
+        def checkpoint_to(
+            self, last_id: wal.EntryId, entries: wal.SegmentReader, log: wal.WriteAheadLog
+        ) -> None:
+            if ("first" if last_id == 1 else "second") in broken:
+                failures.release()
+                raise RuntimeError("not now")
+
+    log = open_log(MemoryFileSystem(), Failing())
+    for _ in range(2):
+        log.append([b"x"])
+        log.checkpoint_active()
+    for _ in range(4):
+        assert failures.acquire(timeout=PATIENCE)
+    broken.discard("first")
+    with pytest.raises(wal.CheckpointError):
+        in_time(lambda: log.checkpoint_active(wait=True))
+    assert failures.acquire(timeout=PATIENCE)
+    assert not failures.acquire(blocking=False)
+    broken.clear()
+    log.shutdown()
+
+
+def test_a_reader_does_not_take_what_a_writer_adds_for_damage() -> None:
+    """Frames that were added between its reading and its search for evidence looked unreadable."""
+    files = MemoryFileSystem()
+    log = open_log(files, flush_interval=3600)
+    log.append([b"first"])
+    find = FrameSource.evidence
+
+    def add_meanwhile(source: FrameSource, start: int, stop: int) -> int:
+        for _ in range(3):
+            log.append([b"more"])
+        return find(source, start, stop)
+
+    manager = Keeper()
+    configuration = wal.Configuration("d", file_system=files, read_only=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FrameSource, "evidence", add_meanwhile)
+        configuration.open(manager).shutdown()
+    assert manager.recovered in ([1, 2, 3], [1, 2, 3, 4])
+    log.shutdown()

@@ -32,6 +32,7 @@ class SparePool:
         self._making = threading.Lock()
         self._ready: list[Spare] = []
         self._next = 0
+        self._unwanted: set[int] = set()  # segments that are being removed, if need be repeatedly
         self._requests: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._requested = False
@@ -131,11 +132,17 @@ class SparePool:
         """
         file = segment.file
         with self._lock:
-            wanted = len(self._ready) < self._keep and file.size() >= self._length
+            wanted = (
+                segment.id not in self._unwanted
+                and len(self._ready) < self._keep
+                and file.size() >= self._length
+            )
             spare = self._path(f"free-{self._next}")
             self._next += wanted
         if not wanted:
+            self._unwanted.add(segment.id)
             self._remove(segment)
+            self._unwanted.discard(segment.id)
             return
         if not os.path.basename(segment.path).startswith("free-"):
             self._files.rename(segment.path, spare)
