@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, NoReturn
 
 from wal.config import Configuration, Durability
-from wal.errors import CorruptLogError, LogClosedError, ReadOnlyLogError
+from wal.errors import (
+    CorruptLogError,
+    LogClosedError,
+    PositionNotFoundError,
+    ReadOnlyLogError,
+)
 from wal.judgement import Judgement
 from wal.log import WriteAheadLog
 from wal.log_manager import LogManager
-from wal.positions import EntryId
+from wal.positions import EntryId, LogPosition
 from wal.reading import LogReader
 from wal.recovery import consult, show
-from wal.segments.frames import Frame
+from wal.segments.chunks import ChunkReader
+from wal.segments.frames import Entry, Frame
 from wal.segments.lifecycle import Segment, SegmentRegistry, State
 from wal.statistics import CommitCounters, LogStats, make_stats
 from wal.tickets import OnCommit
@@ -89,11 +95,13 @@ class ReadOnlyLog(WriteAheadLog):
         self._durable_id = min(judgement.last_id, judgement.evidence)
         self._checkpointed_id = judgement.marker.checkpointed_id
         self._reader = LogReader(self._registry)
+        self._paths: dict[int, str] = {}
         for scanned in judgement.scanned:
             segment = scanned.segment
             if segment is not None:
                 _limit(segment, scanned.frames, judgement.evidence)
                 self._registry.add(segment)
+                self._paths[segment.id] = segment.path
 
     def begin_entry(self) -> NoReturn:
         """Raises ReadOnlyLogError."""
@@ -120,6 +128,36 @@ class ReadOnlyLog(WriteAheadLog):
     def checkpoint_active(self, wait: bool = False) -> NoReturn:
         """Raises ReadOnlyLogError."""
         raise _refusal()
+
+    def read_at(self, position: LogPosition) -> ChunkReader:
+        """As of a log that is written; PositionNotFoundError too once the writer took the file."""
+        try:
+            chunk = self._reader.read_at(position)
+        except CorruptLogError as damage:
+            self._check_held(damage.path)
+            raise
+        try:
+            self._check_held(self._paths[position.segment_id])
+        except BaseException:
+            chunk.close()
+            raise
+        return chunk
+
+    def entries(self, after: int | None = None) -> Iterator[Entry]:
+        """As of a log that is written; PositionNotFoundError too once the writer took the file."""
+        return self._held_entries(self._reader.entries(after))
+
+    def _held_entries(self, entries: Iterator[Entry]) -> Iterator[Entry]:
+        try:
+            yield from entries
+        except CorruptLogError as damage:
+            self._check_held(damage.path)
+            raise
+
+    def _check_held(self, path: str) -> None:
+        """Tell damage from a file that the writer took: it takes the name before any byte."""
+        if not self.configuration.file_system.exists(path):
+            raise PositionNotFoundError(f"{path} is not in the log any more")
 
     def sync(self) -> None:
         """Nothing to do: what is shown is durable."""
