@@ -82,9 +82,8 @@ def history(caller):
     third_life(caller)
 
 
-def cut_short(play, number, system=None, known=None, **options):
+def cut_short(play, number, system, known=None, **options):
     """Play a history up to the power loss before a call; the caller, and whether there was one."""
-    system = FaultyFileSystem() if system is None else system
     caller = Caller(system, known, **options)
     system.stop_at(number)
     try:
@@ -97,11 +96,10 @@ def cut_short(play, number, system=None, known=None, **options):
     return caller, system.lost_power
 
 
-def every_crash(play, system=None, known=None, *, start=1, step=1, **options):
-    """Each crash of a history, from a state on: its number, and the caller that it struck."""
+def every_crash(play, fresh=FaultyFileSystem, known=None, *, start=1, step=1, **options):
+    """Each crash of a history on a fresh system: its number, and the caller that it struck."""
     for number in itertools.count(start, step):
-        fresh = None if system is None else FaultyFileSystem(system.copy())
-        caller, crashed = cut_short(play, number, fresh, known and known.copy(), **options)
+        caller, crashed = cut_short(play, number, fresh(), known and known.copy(), **options)
         if not crashed:
             assert number > 1, "nothing was counted"
             return
@@ -296,7 +294,11 @@ def cut_recoveries_short(play, *, start, step, first, second, rng_seed=0):
     for number, caller in every_crash(play, start=start, step=step):
         for state in caller.system.crash_states(seed=rng_seed + number, limit=first):
             known = caller.known
-            for again, recovering in every_crash(recover, state, known):
+
+            def fresh(state=state):
+                return FaultyFileSystem(state.copy())
+
+            for again, recovering in every_crash(recover, fresh, known):
                 label = f"power lost before call {number}, {state.label}; then before call {again}"
                 for left in recovering.system.crash_states(seed=rng_seed + again, limit=second):
                     examine(recovering.known, left, f"{label}, {left.label}")
@@ -313,6 +315,37 @@ def test_power_lost_during_recovery(tried):
 def test_power_lost_during_recovery_in_every_state(play, tried):
     rng_seed = seed()
     tried(cut_recoveries_short(play, start=1, step=4, first=6, second=6, rng_seed=rng_seed), 200)
+
+
+def settle(caller):
+    """All that an opening does, and what it leaves to the background."""
+    caller.open()
+    caller.append(80)
+    caller.checkpoint()
+
+
+def cut_settlings_short(play, *, start, step, limit, rng_seed=0):
+    """Kill at a call, then lose power at each call of what follows, with the cache still there."""
+    states = 0
+    for number, caller in every_crash(play, start=start, step=step):
+        for again, settling in every_crash(settle, caller.system.killed, caller.known):
+            for left in settling.system.crash_states(seed=rng_seed + again, limit=limit):
+                label = f"killed before call {number}, power lost before call {again}, {left.label}"
+                examine(settling.known, left, label)
+                states += 1
+    return states
+
+
+@pytest.mark.parametrize("play", [checkpoint, checkpoint_twice])
+def test_killed_then_power_lost_during_recovery(play, tried):
+    tried(cut_settlings_short(play, start=13, step=4, limit=3), 100)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("play", [history, *OPERATIONS])
+def test_killed_then_power_lost_during_recovery_in_every_state(play, tried):
+    rng_seed = seed()
+    tried(cut_settlings_short(play, start=1, step=2, limit=6, rng_seed=rng_seed), 200)
 
 
 # -- segments that are given up --------------------------------------------------------------------

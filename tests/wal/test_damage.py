@@ -251,12 +251,14 @@ def test_every_bit_of_every_segment(name):
     left = leave(name)
     witness = witness_of(left) if "witnessed" in name else None
     for path in left.segments():
-        size = len(left.files[path])
-        for offset, bit in itertools.product(range(size), range(8)):
-            if witness is not None:
-                left.check_flip(path, offset, bit, {"refused"} if offset < witness else {"right"})
+        used = left.used(path)
+        places = [*itertools.product(range(used), range(8))]
+        places += [(offset, offset % 8) for offset in range(used, len(left.files[path]))]
         if witness is None:
-            flip_bits_of_a_segment(left, path, itertools.product(range(size), range(8)))
+            flip_bits_of_a_segment(left, path, places)
+            continue
+        for offset, bit in places:
+            left.check_flip(path, offset, bit, {"refused"} if offset < witness else {"right"})
 
 
 def test_a_bit_of_some_bytes_of_several_segments():
@@ -278,7 +280,10 @@ def test_a_bit_of_each_byte_of_the_marker(name):
 @pytest.mark.parametrize("name", MAKE)
 def test_every_bit_of_the_marker(name):
     left = leave(name)
-    for offset, bit in itertools.product(range(2 * BLOCK), range(8)):
+    slots = [*range(100), *range(BLOCK, BLOCK + 100)]
+    places = [*itertools.product(slots, range(8))]
+    places += [(offset, offset % 8) for offset in range(2 * BLOCK)]
+    for offset, bit in places:
         left.check_flip(MARKER, offset, bit, {"refused", "right"})
 
 
