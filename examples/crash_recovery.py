@@ -48,14 +48,15 @@ def source_files(most: int) -> list[str]:
     found = []
     for directory, folders, names in os.walk(LIBRARY):
         folders[:] = sorted({*folders} - {"site-packages", "dist-packages", "test", "__pycache__"})
-        for name in names:
-            if name.endswith(".py"):
-                found.append(os.path.relpath(os.path.join(directory, name), LIBRARY))
+        paths = (os.path.join(directory, name) for name in names if name.endswith(".py"))
+        found += [os.path.relpath(path, LIBRARY) for path in paths]
     found.sort()
     return sorted(random.Random(1).sample(found, min(most, len(found))))
 
 
 class Source(NamedTuple):
+    """One file, as it must be found."""
+
     text: bytes
     words: set[bytes]
 
@@ -128,7 +129,8 @@ class Life:
     def run(self, kill_after: int | None, delay: float) -> bool:
         """Follow its reports, and kill it ``delay`` seconds after so many; whether it was killed.
 
-        None lets it live to its end; 0 kills it while it is starting.
+        None lets it live to its end; 0 kills it ``delay`` seconds after its start, or at its first
+        report if that comes sooner.
         """
         timer = self._kill_in(delay) if kill_after == 0 else None
         for line in self._process.stdout or ():
@@ -136,7 +138,9 @@ class Life:
                 moment, _, name = line.rstrip(b"\n").partition(b" ")
                 self.acknowledged.append(os.fsdecode(name))
                 self.times.append(float(moment))
-                if len(self.acknowledged) == kill_after:
+                if kill_after == 0:
+                    self._process.kill()
+                elif len(self.acknowledged) == kill_after:
                     timer = self._kill_in(delay)
         with self._process:  # waits for its end
             pass
@@ -193,7 +197,7 @@ def crash_until_done(
             # One in six meets its end while it starts, perhaps while it recovers from the last.
             kill_after = 0 if rng.random() < 1 / 6 else rng.randint(1, max(1, round(1.5 * mean)))
         life = Life(directory, len(sources))
-        killed = life.run(kill_after, rng.uniform(0, 0.4 if kill_after == 0 else 0.03))
+        killed = life.run(kill_after, rng.uniform(0, 0.4 if kill_after == 0 else 0.005))
         tally.acknowledged.update(life.acknowledged)
         tally.crashes += killed
         tally.early += killed and not life.acknowledged
@@ -213,11 +217,13 @@ def progress(total: int) -> Iterator[Callable[[int, int], object]]:
     try:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     except ImportError:
+        bars = False
+    else:
+        bars = sys.stdout.isatty()
+    if not bars:
 
         def tell(done: int, crashes: int) -> None:
-            print(
-                f"  crash {crashes:3}: {done:4} of {total} files, all as acknowledged", flush=True
-            )
+            print(f"  crash {crashes:3}: {done:4} of {total} files, as acknowledged", flush=True)
 
         yield tell
         return
@@ -243,13 +249,11 @@ def report(tally: Tally, seconds: float) -> None:
     early = f"({tally.early} before the first commit)"
     print(f"\n  crashes survived         {tally.crashes:10,}   {early}")
     print(
-        f"  files checked            {tally.checks:10,}   none lost, none changed, none half there"
+        f"  files checked            {tally.checks:10,}   none lost, none changed, none by halves"
     )
     print(f"  log entries replayed     {tally.replayed:10,}")
     print(f"  bytes of torn tails cut  {tally.torn_bytes:10,}")
-    print(
-        f"  commits per second       {rate:10,.0f}   (one file each, synced, reading it included)"
-    )
+    print(f"  commits per second       {rate:10,.0f}   (a file each, synced; its reading included)")
     print(f"  seconds                  {seconds:10.1f}")
 
 
@@ -257,7 +261,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seed", type=int, help="repeats a run's choice of moments")
     parser.add_argument("--crashes", type=int, default=20, help="how many (default: 20)")
-    parser.add_argument("--files", type=int, default=400, help="how many to index (default: 400)")
+    parser.add_argument("--files", type=int, default=500, help="how many to index (default: 500)")
     parser.add_argument("--child", metavar="DIRECTORY", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:

@@ -1,8 +1,8 @@
 """The log without the store: accounts whose balances are kept in a file of one's own.
 
-A manager keeps a state in step with the log. Every transfer is one entry; ``recover`` applies what a
-restart finds in the log, ``committed`` what is written from then on, in the same order. Now and then
-the log hands over a segment: then the balances go to a file, and the log may reuse its space.
+A manager keeps a state in step with the log. Every transfer is one entry; ``recover`` applies what
+a restart finds in the log, ``committed`` what is written from then on, in the same order. Now and
+then the log hands over a segment: then the balances go to a file, and the log may reuse its space.
 
     python examples/log_only.py [directory]
 """
@@ -13,6 +13,7 @@ import collections
 import json
 import os
 import sys
+from collections.abc import Sequence
 
 import wal
 
@@ -37,7 +38,7 @@ class Accounts(wal.LogManager):
             self.committed(entry.id, entry.segment_id, entry.read_all())
             self.recovered += 1
 
-    def committed(self, entry_id: int, segment_id: int, chunks: list[bytes]) -> None:
+    def committed(self, entry_id: int, segment_id: int, chunks: Sequence[bytes]) -> None:
         payer, payee, amount = chunks
         self.balances[payer.decode()] -= int(amount)
         self.balances[payee.decode()] += int(amount)

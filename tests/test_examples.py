@@ -49,4 +49,4 @@ def test_crash_recovery(tmp_path: Path, seed: int) -> None:
     crashes = re.search(r"crashes survived +(\d+)", told)
     assert crashes is not None
     assert int(crashes[1]) >= 3
-    assert "none lost, none changed, none half there" in told
+    assert "none lost, none changed, none by halves" in told
