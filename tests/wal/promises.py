@@ -57,9 +57,12 @@ def no_power_no_noise(monkeypatch, request):
 
     monkeypatch.setattr(threading, "excepthook", hook)
     logging.disable(logging.CRITICAL)
+    before = set(threading.enumerate())
     yield
     logging.disable(logging.NOTSET)
     faulthandler.cancel_dump_traceback_later()
+    left = {thread for thread in set(threading.enumerate()) - before if thread.name[:4] == "wal-"}
+    assert not left, "a log was not shut down"
 
 
 @dataclass

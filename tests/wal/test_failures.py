@@ -342,6 +342,7 @@ def test_a_failed_sync_then_a_recovery_then_a_power_loss():
     for state in states:
         examine(reopened.known, state, state.label)
     assert states
+    reopened.close()
 
 
 # -- opening ---------------------------------------------------------------------------------------
