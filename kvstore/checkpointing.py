@@ -75,8 +75,7 @@ class Checkpoint(LogManager):
     def recover(self, entry: Entry) -> None:
         """Take over an entry that no table holds."""
         if entry.id > self.manifest.last_entry_id:
-            self._checked(entry)
-            self.memtable.apply(entry.id, entry.segment_id, entry.read_all())
+            self.memtable.replay(entry.id, entry.segment_id, self._checked(entry))
             self.replayed += 1
 
     def committed(self, entry_id: EntryId, segment_id: int, chunks: Sequence[bytes]) -> None:

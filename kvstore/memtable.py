@@ -58,9 +58,7 @@ class Memtable:
         """Make a log entry visible. Called in the order of the entries, whatever the thread."""
         with self._lock:
             if segment_id != self.segment_id:
-                self._freeze_locked()
-                self.segment_id = segment_id
-                self.count = 0
+                self._begin_segment_locked(segment_id)
             head = chunks[0]
             if len(head) == _SINGLE and head[-1] == PUT:
                 self._live[chunks[1]] = chunks[2]
@@ -68,6 +66,20 @@ class Memtable:
             else:
                 self._apply_batch_locked(decode(chunks))
             self.last_id = entry_id
+
+    def replay(self, entry_id: int, segment_id: int, batch: Values) -> None:
+        """Apply a log entry while nobody reads yet."""
+        with self._lock:
+            if segment_id != self.segment_id:
+                self._begin_segment_locked(segment_id)
+            self._live.update(batch)
+            self.count += len(batch)
+            self.last_id = entry_id
+
+    def _begin_segment_locked(self, segment_id: int) -> None:
+        self._freeze_locked()
+        self.segment_id = segment_id
+        self.count = 0
 
     def _apply_batch_locked(self, batch: Values) -> None:
         """Show a batch at once, also to readers that take no lock.
