@@ -124,9 +124,9 @@ class Ticket:
 
     def call_back(self) -> None:
         """Call the done callbacks, each once."""
-        callbacks, self.callbacks = self.callbacks, None
-        for fn in callbacks or ():
-            self._call(fn)
+        callbacks = self.callbacks
+        while callbacks:  # those that an interrupt in one of them leaves come when it is repeated
+            self._call(callbacks.pop(0))
 
     def _call(self, fn: Callable[[Ticket], object]) -> None:
         try:
