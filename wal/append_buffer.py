@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from wal.config import Configuration
-from wal.errors import LogFailedError
+from wal.errors import LogClosedError, LogFailedError, WalError
 from wal.segments import format as fmt
 from wal.segments.format import Item
 from wal.segments.lifecycle import SegmentRegistry, segment_name
@@ -107,6 +107,8 @@ class AppendBuffer:
         used = end > writer.first_frame
         room = (writer.id_limit - self.next_id) * fmt.ITEM_OVERHEAD  # each entry takes so much
         full = used and (end >= self._seal_bytes or size > left)
+        if room <= 0 and not writer.activated:
+            return self.write_out  # which activates it: no header allows for the next id yet
         if full or writer.must_seal or room < size or room <= 0:
             return self.rotate_locked(writer.first_frame + needed, self.next_id)
         if size > left:
@@ -137,12 +139,13 @@ class AppendBuffer:
         if self.refusal is not None:
             raise self.refusal
 
-    def failed(self) -> LogFailedError:
+    def failed(self) -> WalError:
         """A fresh error for each that is refused: exceptions collect tracebacks."""
         cause = self.failure
-        error = LogFailedError(
-            f"the log failed and must be reopened: {cause}", getattr(cause, "errno", None)
-        )
+        if isinstance(cause, LogClosedError):  # in the child of a fork
+            return LogClosedError(*cause.args)
+        message = f"the log failed and must be reopened: {cause}"
+        error = LogFailedError(message, getattr(cause, "errno", None))
         error.__cause__ = cause
         return error
 
@@ -180,7 +183,7 @@ class AppendBuffer:
         self.close_group_locked()
         room = writer.file_size - writer.end
         blocked = self.entry_open or self.refusal or self.failure or writer.must_seal
-        if blocked or room < fmt.GROUP_OVERHEAD or self.next_id >= writer.header.id_limit:
+        if blocked or room < fmt.GROUP_OVERHEAD or self.next_id >= writer.id_limit:
             return False
         self.gathered += writer.add_group(self.last_id + 1, self.durable_id, [], 0)
         return True
@@ -203,6 +206,7 @@ class AppendBuffer:
         path = os.path.join(self._directory, segment_name(segment_id))
         writer = plan_segment(path, spare, segment_id, self.last_id, self._version_info)
         writer.predecessor = old.segment
+        writer.id_limit = min(writer.id_limit, old.id_limit)  # until it is activated
         self._registry.add(writer.segment)
         self.writer = writer
         self.unwritten.append(writer)

@@ -196,8 +196,9 @@ class Checkpointer:
             self._failures += 1
             self._hurry = False
             pause = min(FIRST_PAUSE * 2 ** (self._attempts - 1), LONGEST_PAUSE)
-            logger.error("checkpointing failed, next try in %.2f s", pause, exc_info=error)
             self._changed.notify_all()
+        logger.error("checkpointing failed, next try in %.2f s", pause, exc_info=error)
+        with self._changed:
             self._changed.wait_for(lambda: self._stopping or self._hurry, pause)
 
     def _checkpoint(self, segment: Segment) -> None:

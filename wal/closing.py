@@ -103,7 +103,8 @@ class Closing:
         parts = self._parts
         if self._closed or self._forked:
             return
-        if parts.flusher.is_current() or parts.checkpointer.is_current():
+        threads = (parts.flusher, parts.checkpointer, parts.pool)
+        if any(thread.is_current() for thread in threads):
             parts.flusher.defer(self._drop)
         else:
             self._drop()

@@ -88,7 +88,7 @@ class Flusher:
             except WalError:
                 deadline = None  # latched: whoever waits has been told
             except BaseException:  # an on_commit's SystemExit too: dropped entries need the thread
-                deadline = None
+                deadline = time.monotonic() + self._interval
                 logger.exception("the flusher failed; it goes on")
             del task  # it may hold the last reference to the log
 

@@ -17,7 +17,7 @@ from threading import get_ident
 from typing import Final
 
 from wal.config import Durability
-from wal.errors import CallbackError, EntryStateError, LogFailedError
+from wal.errors import CallbackError, EntryStateError, WalError
 from wal.leadership import FLUSHER, pass_on
 from wal.positions import EntryId
 from wal.rounds import FSYNC, IN_CALLBACK, Rounds
@@ -193,7 +193,11 @@ class GroupCommit:
             leadership.delist(ticket)
             raise
         finally:
-            pass_on(ticket)
+            try:
+                pass_on(ticket)
+            except BaseException:  # an interrupt must not end the chain of wake-ups
+                pass_on(ticket)
+                raise
         return ticket.result()
 
     def wait_aside(self, ticket: Ticket, timeout: float | None) -> EntryId:
@@ -257,7 +261,7 @@ class GroupCommit:
         finally:
             self.leadership.hand_on(turn)
 
-    def failed(self) -> LogFailedError:
+    def failed(self) -> WalError:
         """The latch as an error to raise."""
         return self.buffer.failed()
 
@@ -285,7 +289,10 @@ def prepare(chunks: Iterable[bytes]) -> tuple[Item, int, int]:
     """An appended entry for a group: the item, a bound of its bytes, its number of chunks."""
     if isinstance(chunks, (bytes, bytearray, memoryview, str)):
         raise TypeError(f"chunks must be a list of bytes, not {type(chunks).__name__}")
-    items = [as_bytes(chunk) for chunk in chunks]
+    if type(chunks) is list and set(map(type, chunks)) == {bytes}:
+        items = chunks.copy()  # a third of what it takes to look at each in Python
+    else:
+        items = [as_bytes(chunk) for chunk in chunks]
     if len(items) == 1:
         return items[0], len(items[0]) + fmt.ITEM_OVERHEAD, 1
     size = sum(map(len, items)) + fmt.ITEM_OVERHEAD * (len(items) + 1)

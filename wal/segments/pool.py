@@ -170,6 +170,10 @@ class SparePool:
         with self._lock:
             return len(self._ready)
 
+    def is_current(self) -> bool:
+        """Whether the calling thread is the preparer."""
+        return threading.current_thread() is self._thread
+
     def close(self) -> None:
         """Stop the preparer and close the files. They stay for the next opening."""
         if self._thread is not None:

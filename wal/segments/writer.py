@@ -43,7 +43,7 @@ class SegmentWriter:
         self.spare_path = spare_path  # the name that the file has until it is activated
         self.header = segment.header
         self.first_frame = segment.header.size
-        self.id_limit = segment.header.id_limit
+        self.id_limit = segment.header.id_limit  # ids given out are below that of a durable header
         self.activated = spare_path is None
         self.predecessor: Segment | None = None  # synced whole before this one is activated
         self.must_seal = False
@@ -120,6 +120,7 @@ class SegmentWriter:
         file_system.rename(self.spare_path, segment.path)
         file_system.sync_directory(directory)
         self.activated = True
+        self.id_limit = segment.header.id_limit
 
 
 Taken = tuple[SegmentWriter, int, int, list[bytes], list[int]]
