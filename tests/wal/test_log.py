@@ -10,6 +10,7 @@ import dataclasses
 import errno
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -249,6 +250,7 @@ class TestShapes:
 
         with wal.recover(tmp_path, counts := Counts()):
             assert (counts.length, counts.valid) == (length, True)
+        shutil.rmtree(tmp_path)
 
     def test_a_chunk_of_4_gib_is_refused(self, place):
         log = place.open()

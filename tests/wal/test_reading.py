@@ -219,17 +219,18 @@ class TestReadAt:
         assert caught.value.offset == record.position.offset
 
     def test_of_a_damaged_group(self, place):
-        log = place.open(Holding())
+        log = place.open()
         log.append([b"needle", b"x"])
-        first, second = next(log.entries()).chunks()
-        killed = place.killed()
-        log = killed.open(Holding())
-        assert read(log, second.position) == b"x"
-        (name, *_) = killed.names("wal-")
-        killed.flip(name, killed.read(name).index(b"needle"))
-        log = killed.killed()
-        with pytest.raises(wal.WalError), log.open(wal.LogVoid()) as void:
-            void.read_at(first.position)
+        log.append([b"more"])
+        positions = [chunk.position for entry in log.entries() for chunk in entry.chunks()]
+        (name,) = place.names("wal-")
+        place.flip(name, place.read(name).index(b"needle"))
+        for position in positions[:2]:
+            with pytest.raises(wal.CorruptLogError) as caught:
+                log.read_at(position)
+            assert caught.value.path == place.path(name)
+            assert caught.value.offset == position.offset
+        assert read(log, positions[2]) == b"more"
 
     def test_readers_while_files_are_recycled(self, place):
         """Whatever is read is right, or not there any more."""
