@@ -114,10 +114,12 @@ class Closing:
         with buffer.lock:
             buffer.refusal = LogClosedError("the log was dropped")
             buffer.room = 0
-        with suppress(WalError):
-            parts.commits.sync()
-        parts.checkpointer.stop(None, drain=False)
-        self._release(clean=False)
+        try:
+            with suppress(WalError):
+                parts.commits.sync()
+        finally:  # nobody can call again: whatever was raised, leave no thread and no lock behind
+            parts.checkpointer.stop(None, drain=False)
+            self._release(clean=False)
 
     def flush(self) -> None:
         """At the interpreter's exit: BUFFER commits are written and synced."""
