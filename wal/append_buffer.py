@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from wal.config import Configuration
@@ -24,6 +25,7 @@ from wal.segments.format import Item
 from wal.segments.lifecycle import SegmentRegistry, segment_name
 from wal.segments.pool import SparePool
 from wal.segments.writer import GROUP_TARGET, SegmentWriter, plan_segment
+from wal.turnstile import Turnstile
 
 Wait = Callable[[], object]
 
@@ -32,6 +34,16 @@ _LEAST_ENTRY: Final = fmt.ENTRY_BYTES + fmt.END_BYTES
 
 def _again() -> None:
     """Nothing to wait for: something changed, so try again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForCheckpoint:
+    """A wait for a checkpoint. Not to be waited for in the entry turn: it may write an entry."""
+
+    wait: Wait
+
+    def __call__(self) -> None:
+        self.wait()
 
 
 class Backlog(Protocol):
@@ -58,7 +70,7 @@ class AppendBuffer:
         last_id: int,
     ) -> None:
         self.lock = threading.Lock()
-        self.entry_turn = threading.Lock()  # held by the open entry; taken before the append lock
+        self.entry_turn = Turnstile()  # held by the open entry; taken before the append lock
         self.room = 0
         self.items: list[Item] = []
         self.chunks = 0
@@ -197,7 +209,7 @@ class AppendBuffer:
         old = self.writer
         wait = self._backlog.admit()
         if wait is not None:
-            return wait
+            return ForCheckpoint(wait)
         spare = self._pool.take(length)
         if spare is None:
             return lambda: self._pool.ensure(length)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from wal.checkpoint_marker import CleanMark
 from wal.errors import LogClosedError, LogFailedError, WalError
 from wal.opening import Parts
+from wal.turnstile import Turnstile
 
 
 class Closing:
@@ -133,7 +134,7 @@ class Closing:
         commits, buffer = self._parts.commits, self._parts.commits.buffer
         # Another thread of the parent may hold them: it is not here to let go of them.
         commits.leadership.lock = threading.Lock()
-        buffer.lock, buffer.entry_turn = threading.Lock(), threading.Lock()
+        buffer.lock, buffer.entry_turn = threading.Lock(), Turnstile()
         self._parts.reader.closed = buffer.refusal = _forked()
         buffer.failure = buffer.refusal
         buffer.room = 0
@@ -144,7 +145,7 @@ class Closing:
             raise _forked()
 
 
-def _acquired(lock: threading.Lock, deadline: float | None) -> bool:
+def _acquired(lock: threading.Lock | Turnstile, deadline: float | None) -> bool:
     return lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic()))
 
 

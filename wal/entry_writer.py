@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from crc32c import crc32c
 
+from wal.append_buffer import ForCheckpoint, Wait
 from wal.chunk_writer import ChunkWriter
 from wal.config import Durability
 from wal.errors import ChunkLengthError, EntryStateError
@@ -69,24 +70,35 @@ class EntryWriter:
         self.id = EntryId(self._begin())
 
     def _begin(self) -> int:
-        commits, buffer = self._commits, self._buffer
-        if commits.barred:
-            commits.check_barred()
+        if self._commits.barred:
+            self._commits.check_barred()
         while True:
-            buffer.entry_turn.acquire()
-            try:
+            begun = self._begin_in_turn()
+            if isinstance(begun, int):
+                return begun
+            begun()
+
+    def _begin_in_turn(self) -> int | ForCheckpoint:
+        """The entry's id, and the turn is kept; or a wait that must not keep the turn."""
+        commits, buffer = self._commits, self._buffer
+        buffer.entry_turn.acquire()
+        begun: Wait | int | None = None
+        try:
+            while True:
                 with buffer.lock:
                     begun = buffer.begin_entry_locked()
                 if isinstance(begun, int):
                     commits.barred[self._thread] = IN_ENTRY
                     self._done = False
                     return begun
-            except BaseException:
+                if isinstance(begun, ForCheckpoint):
+                    return begun
+                begun()
+        finally:
+            if self._done:
+                commits.barred.pop(self._thread, None)
                 buffer.entry_open = False
                 buffer.entry_turn.release()
-                raise
-            buffer.entry_turn.release()
-            begun()  # not in our turn: the checkpoint that it waits for may write an entry itself
 
     # -- chunks ------------------------------------------------------------------------------------
 
