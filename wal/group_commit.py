@@ -132,7 +132,9 @@ class GroupCommit:
         self, entry_id: int, rank: int, on_commit: OnCommit | None, item: Item | None
     ) -> Ticket:
         """The ticket of an entry just accepted. Buffered behind nothing, it is complete."""
-        ticket = self._ticket(entry_id, rank, on_commit, item)
+        kept = item if self._committed is not None else None
+        segment_id = self.buffer.writer.header.segment_id
+        ticket = Ticket(self, EntryId(entry_id), segment_id, rank, on_commit, kept)
         if rank == BUFFER and not self.in_flight:
             ticket.error = self._run_hooks_inline(entry_id, on_commit, item)
             ticket.finished = True
@@ -141,13 +143,6 @@ class GroupCommit:
         if rank == FSYNC:
             self.buffer.sync_wanted_id = entry_id
         return ticket
-
-    def _ticket(
-        self, entry_id: int, rank: int, on_commit: OnCommit | None, item: Item | None
-    ) -> Ticket:
-        segment_id = self.buffer.writer.segment.id
-        kept = item if self._committed is not None else None
-        return Ticket(self, EntryId(entry_id), segment_id, rank, on_commit, kept)
 
     def _run_hooks_inline(
         self, entry_id: int, on_commit: OnCommit | None, item: Item | None

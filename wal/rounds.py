@@ -20,6 +20,7 @@ from wal.append_buffer import AppendBuffer
 from wal.config import Durability
 from wal.files import FileSystem
 from wal.leadership import Leadership
+from wal.positions import MAX_ID
 from wal.segments.lifecycle import Segment
 from wal.segments.writer import SegmentWriter, Taken
 from wal.statistics import CommitCounters
@@ -133,7 +134,7 @@ class Rounds:
 
     def _complete(self) -> None:
         """Run the hooks of what has reached its durability, in order, and wake who waits for it."""
-        reach = (float("inf"), self._written_id, self.buffer.durable_id)
+        reach = (MAX_ID, self._written_id, self.buffer.durable_id)  # by rank
         in_flight, reached = self.in_flight, self._reached
         if in_flight and in_flight[0].entry_id <= reach[in_flight[0].rank]:
             me = get_ident()
