@@ -119,4 +119,22 @@ class FileSystem(Protocol):
 from wal.files.memory import MemoryFileSystem  # noqa: E402
 from wal.files.standard import StandardFileSystem  # noqa: E402
 
-__all__ = ["Buffer", "File", "FileSystem", "Lock", "MemoryFileSystem", "StandardFileSystem"]
+__all__ = [
+    "Buffer",
+    "FaultyFileSystem",
+    "File",
+    "FileSystem",
+    "Lock",
+    "MemoryFileSystem",
+    "PowerLoss",
+    "StandardFileSystem",
+]
+
+
+def __getattr__(name: str) -> object:
+    """``FaultyFileSystem`` and ``PowerLoss`` are for tests: imported when they are asked for."""
+    if name in ("FaultyFileSystem", "PowerLoss"):
+        from wal.files import faulty
+
+        return getattr(faulty, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
