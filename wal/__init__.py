@@ -11,7 +11,7 @@ Open a log with a :class:`LogManager`, which keeps a state of your own in step w
 ...         self.total += sum(int(chunk) for chunk in entry.read_all())
 ...     def checkpoint_to(self, last_id, entries, log): # in the background: make your state durable
 ...         pass
->>> files = wal.files.MemoryFileSystem()                # leave it away for real files
+>>> files = wal.files.MemoryFileSystem()                # leave it out for real files
 >>> log = wal.Configuration("counters", file_system=files).open(Counter())
 
 The fast path appends a whole entry; it returns when the entry survives a power loss:
@@ -58,6 +58,7 @@ from wal.errors import (
     LogClosedError,
     LogFailedError,
     LogLockedError,
+    LogNotFoundError,
     PositionNotFoundError,
     ReadOnlyLogError,
     SegmentAllocationError,
@@ -97,6 +98,7 @@ __all__ = [
     "LogFailedError",
     "LogLockedError",
     "LogManager",
+    "LogNotFoundError",
     "LogPosition",
     "LogStats",
     "LogVoid",

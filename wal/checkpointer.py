@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from wal.append_buffer import AppendBuffer, Wait
 from wal.checkpoint_marker import CheckpointMarker
-from wal.errors import CheckpointError, EntryStateError, LogClosedError
+from wal.errors import CheckpointError, EntryStateError, LogClosedError, without_frames
 from wal.log_manager import LogManager, SealedSegment, SegmentReader
 from wal.positions import EntryId
 from wal.segments.lifecycle import Segment, SegmentRegistry, State
@@ -121,7 +121,7 @@ class Checkpointer:
         self._changed.wait(left)
 
     def _failed(self) -> CheckpointError:
-        return CheckpointError(f"the last attempt to checkpoint failed: {self.error}")
+        return CheckpointError(f"the last attempt to checkpoint failed: {self.error!r}")
 
     def stop(self, deadline: float | None, *, drain: bool = True) -> CheckpointError | None:
         """Checkpoint what is sealed (one last attempt), end the thread, and return what failed."""
@@ -190,15 +190,14 @@ class Checkpointer:
             self._changed.notify_all()
 
     def _pause_after(self, error: BaseException) -> None:
+        pause = min(FIRST_PAUSE * 2**self._attempts, LONGEST_PAUSE)
+        logger.error("checkpointing failed, next try in %.2f s", pause, exc_info=error)
         with self._changed:
-            self.error = error
+            self.error = without_frames(error)
             self._attempts += 1
             self._failures += 1
             self._hurry = False
-            pause = min(FIRST_PAUSE * 2 ** (self._attempts - 1), LONGEST_PAUSE)
             self._changed.notify_all()
-        logger.error("checkpointing failed, next try in %.2f s", pause, exc_info=error)
-        with self._changed:
             self._changed.wait_for(lambda: self._stopping or self._hurry, pause)
 
     def _checkpoint(self, segment: Segment) -> None:

@@ -62,7 +62,11 @@ class Configuration:
     lock_timeout: float = 0.0
     """Seconds to wait for another writer to let go of the log."""
     read_only: bool = False
-    """Open beside a live writer: recovers and reads, takes no lock, writes nothing."""
+    """Open beside a live writer: recovers and reads, takes no lock, writes nothing.
+
+    It shows what is known to be durable: up to the last commit that a later one, or the witness of
+    an idle log, has confirmed. So it may be about ``flush_interval`` behind the writer.
+    """
 
     def __post_init__(self) -> None:
         directory = os.fspath(self.directory)

@@ -41,7 +41,7 @@ def accept_streamed(
     with EntryWriter(commits, framing + sum(map(len, chunks))) as entry:
         for chunk in chunks:
             entry.write_chunk(chunk)
-        return entry.submit(on_commit, rank, item)
+        return entry._submit(on_commit, rank, item)
 
 
 class EntryWriter:
@@ -196,9 +196,9 @@ class EntryWriter:
         """
         self._check_end()
         rank = self._commits.rank if durability is None else rank_of(durability)
-        return self._commits.wait(self.submit(on_commit, rank))
+        return self._commits.wait(self._submit(on_commit, rank))
 
-    def submit(self, on_commit: OnCommit | None, rank: int, item: Item | None = None) -> Ticket:
+    def _submit(self, on_commit: OnCommit | None, rank: int, item: Item | None = None) -> Ticket:
         """Close the entry and give it its place among the commits in flight, without waiting."""
         buffer, commits = self._buffer, self._commits
         try:

@@ -4,6 +4,7 @@
 
     WalError
     ├── LogLockedError            another writer holds LOCK (pid)
+    ├── LogNotFoundError          nothing to open read-only (also FileNotFoundError)
     ├── LogClosedError            used after shutdown, or in a forked child
     ├── LogFailedError            a write or sync failed: no commits until it is reopened
     ├── ReadOnlyLogError          a write asked of a log opened read-only
@@ -22,9 +23,14 @@ Everything that the log itself refuses derives from :class:`WalError`. A wrong t
 
 from __future__ import annotations
 
+import os
+
 
 class WalError(Exception):
     """Base of every error that the log raises."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
 
 
 class LogLockedError(WalError):
@@ -33,8 +39,21 @@ class LogLockedError(WalError):
     def __init__(self, path: str, pid: int | None = None) -> None:
         self.path = path
         self.pid = pid
-        holder = f"process {pid}" if pid is not None else "another process"
+        holder = "another process" if pid is None else f"process {pid}"
+        if pid == os.getpid():
+            holder = f"this process ({pid})"
         super().__init__(f"{path}: the log is locked by {holder}")
+
+
+class LogNotFoundError(WalError, FileNotFoundError):
+    """There is no log to open read-only."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(f"{path}: there is no log")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.path,)
 
 
 class LogClosedError(WalError):
@@ -66,9 +85,14 @@ class SegmentAllocationError(WalError, OSError):
 
     def __init__(self, path: str, cause: OSError) -> None:
         OSError.__init__(self, cause.errno, f"no room for a segment ({cause.strerror})", path)
+        self._path = path
 
     def __str__(self) -> str:
         return OSError.__str__(self)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        reason = (self.strerror or "").removeprefix("no room for a segment (").removesuffix(")")
+        return type(self), (self._path, OSError(self.errno, reason))
 
 
 class CheckpointError(WalError):
@@ -118,3 +142,29 @@ class ChunkLengthError(WalError, ValueError):
         self.announced = announced
         self.written = written
         super().__init__(f"a chunk of {announced} bytes was announced, {written} were written")
+
+
+def without_frames(error: BaseException) -> BaseException:
+    """An error that is to be kept, rid of its traceback (log it before).
+
+    The frames of a traceback keep everything alive that they can see: a log that failed would never
+    go away by itself, nor let go of its lock.
+    """
+    error.__context__ = None
+    return error.with_traceback(None)
+
+
+def copy_of_interrupt(error: BaseException) -> BaseException:
+    """A copy, to be kept, of an error that goes on through the frames of its thread."""
+    try:
+        return type(error)(*error.args)
+    except Exception:  # noqa: BLE001 - a class with a signature of its own
+        return RuntimeError(repr(error))
+
+
+def _rebuild(kind: type[WalError], args: tuple[object, ...], state: dict[str, object]) -> WalError:
+    """What an unpickled error is made with: not every ``__init__`` takes ``args``."""
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error

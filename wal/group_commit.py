@@ -17,7 +17,7 @@ from threading import get_ident
 from typing import Final
 
 from wal.config import Durability
-from wal.errors import CallbackError, EntryStateError, WalError
+from wal.errors import CallbackError, EntryStateError, WalError, copy_of_interrupt
 from wal.leadership import FLUSHER, pass_on
 from wal.positions import EntryId
 from wal.rounds import FSYNC, IN_CALLBACK, Rounds
@@ -158,7 +158,7 @@ class GroupCommit:
             return run_hooks(EntryId(entry_id), segment_id, item, hook, on_commit)
         except BaseException as error:
             # What the hook keeps in step with the log may not be in step any more.
-            self._rounds.latch_locked(error)
+            self._rounds.latch_locked(copy_of_interrupt(error))
             raise
         finally:
             self.buffer.hook_thread = 0
@@ -282,7 +282,7 @@ def as_bytes(chunk: object) -> bytes:
 
 def prepare(chunks: Iterable[bytes]) -> tuple[Item, int, int]:
     """An appended entry for a group: the item, a bound of its bytes, its number of chunks."""
-    if isinstance(chunks, (bytes, bytearray, memoryview, str)):
+    if isinstance(chunks, (bytes, bytearray, memoryview, str)) or not isinstance(chunks, Iterable):
         raise TypeError(f"chunks must be a list of bytes, not {type(chunks).__name__}")
     if type(chunks) is list and set(map(type, chunks)) == {bytes}:
         items = chunks.copy()  # a third of what it takes to look at each in Python

@@ -78,6 +78,9 @@ class WriteAheadLog:
         """Open a log as configured; see :meth:`recover`."""
         if not isinstance(manager, LogManager):
             raise TypeError(f"manager must be a wal.LogManager, not {type(manager).__name__}")
+        for name in ("recover", "checkpoint_to"):
+            if getattr(type(manager), name) is getattr(LogManager, name):
+                raise TypeError(f"{type(manager).__name__} must have a method {name}")
         if configuration.read_only:
             from wal.read_only import open_read_only  # a subclass of this class
 

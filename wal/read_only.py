@@ -16,6 +16,7 @@ from wal.config import Configuration, Durability
 from wal.errors import (
     CorruptLogError,
     LogClosedError,
+    LogNotFoundError,
     PositionNotFoundError,
     ReadOnlyLogError,
 )
@@ -40,7 +41,7 @@ def judge_beside_writer(configuration: Configuration) -> Judgement:
     directory = os.fspath(configuration.directory)
     files = configuration.file_system
     if not files.exists(directory):
-        raise FileNotFoundError(2, "no log to open", directory)
+        raise LogNotFoundError(directory)
     for attempt in range(_ATTEMPTS):
         last = attempt == _ATTEMPTS - 1
         try:

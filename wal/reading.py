@@ -130,8 +130,10 @@ class LogReader:
 
     def entries(self, after: int | None) -> Iterator[Entry]:
         """See :meth:`wal.WriteAheadLog.entries`."""
-        if after is not None and (not isinstance(after, int) or after < 0):
-            raise ValueError(f"after must be an entry id or None, not {after!r}")
+        if after is not None and not isinstance(after, int):
+            raise TypeError(f"after must be an entry id or None, not {type(after).__name__}")
+        if after is not None and after < 0:
+            raise ValueError(f"after must be an entry id, not {after}")
         self.check_usable()
         return self._entries(after)
 

@@ -10,6 +10,7 @@ fails with that cause, and so does every later one, until the log is reopened.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import Final
 
 from wal.append_buffer import AppendBuffer
 from wal.config import Durability
+from wal.errors import copy_of_interrupt, without_frames
 from wal.files import FileSystem
 from wal.leadership import Leadership
 from wal.positions import MAX_ID
@@ -25,6 +27,8 @@ from wal.segments.lifecycle import Segment
 from wal.segments.writer import SegmentWriter, Taken
 from wal.statistics import CommitCounters
 from wal.tickets import Committed, Ticket
+
+logger = logging.getLogger("wal.commit")
 
 FSYNC: Final = Durability.FSYNC.rank
 IN_CALLBACK: Final = "inside a callback of a commit"
@@ -68,10 +72,13 @@ class Rounds:
             elif self.in_flight:
                 self._fail_in_flight(self.buffer.failure)
         except BaseException as error:
+            logger.error("the log failed: it must be reopened", exc_info=error)
+            interrupt = not isinstance(error, Exception)
+            failure = copy_of_interrupt(error) if interrupt else without_frames(error)
             with self.buffer.lock:
-                self.latch_locked(error)
-            self._fail_in_flight(error)
-            if not isinstance(error, Exception):
+                self.latch_locked(failure)
+            self._fail_in_flight(failure)
+            if interrupt:
                 raise
         finally:
             self.leadership.hand_on(owner)

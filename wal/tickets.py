@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from wal.errors import CallbackError
+from wal.errors import CallbackError, EntryStateError
 from wal.positions import EntryId
 
 if TYPE_CHECKING:
@@ -103,7 +103,9 @@ class Ticket:
         return self._commits.wait_aside(self, timeout)
 
     def result(self) -> EntryId:
-        """The entry's id, or the commit's error raised; only once it is done."""
+        """The entry's id, or the commit's error raised; EntryStateError before it is done."""
+        if not self.finished:
+            raise EntryStateError(f"entry {self.entry_id} is not done yet; wait() waits for it")
         if self.error is None:
             return self.entry_id
         if isinstance(self.error, CallbackError):
