@@ -54,6 +54,7 @@ class Checkpoint(LogManager):
         self.replayed = 0
         """Log entries that opening the store had to apply."""
         self._begun = False
+        self._log_end = 0  # the last entry that the log's segments are known to hold
 
     # -- replay ------------------------------------------------------------------------------------
 
@@ -61,10 +62,28 @@ class Checkpoint(LogManager):
         """Always, if the log begins where the tables end."""
         if not self._begun:
             self._begun = True
-            self.check_reaches(segment.first_after)
+            self._check_reaches(segment.first_after)
+        self._log_end = max(self._log_end, segment.last_id)
         return Recovery.RECOVER
 
-    def check_reaches(self, entry_id: int) -> None:
+    def check_log(self, log: WriteAheadLog) -> None:
+        """Raise CorruptStoreError unless the log and the tables belong together.
+
+        A log that ends below what the tables hold is another one, or has lost entries. It would
+        give out ids that the manifest covers, and what is written under those would vanish.
+        """
+        stats = log.stats()
+        self._check_reaches(stats.checkpointed_entry_id)
+        # What a log opened for reading shows as its last entry may lag behind what it holds.
+        self._check_end(max(self._log_end, stats.last_entry_id, stats.checkpointed_entry_id))
+
+    def _check_end(self, entry_id: int) -> None:
+        last_id = self.manifest.last_entry_id
+        if entry_id < last_id:
+            reason = f"the log ends at entry {entry_id}, but the tables hold those up to {last_id}"
+            raise CorruptStoreError(self._directory.log, 0, reason)
+
+    def _check_reaches(self, entry_id: int) -> None:
         """Raise CorruptStoreError unless the tables hold all that the log has let go of."""
         last_id = self.manifest.last_entry_id
         if last_id < entry_id:
@@ -96,6 +115,7 @@ class Checkpoint(LogManager):
     def checkpoint_to(self, last_id: EntryId, entries: SegmentReader, log: WriteAheadLog) -> None:
         """Put what a log segment holds into a table, durably."""
         after = self.manifest.last_entry_id
+        self._check_end(log.last_entry_id)  # never let go of a log that is not the store's
         if last_id > after:
             fresh: Values = {}
             for entry in entries:

@@ -71,6 +71,15 @@ class Directory:
             raise CorruptStoreError(path, 0, "the manifest is missing")
         return manifest
 
+    def check_log_exists(self, manifest: Manifest) -> None:
+        """CorruptStoreError where the manifest says that there was a log, and there is none."""
+        if manifest != Manifest() and not (self._names(self.log) - {LOCK}):
+            raise self.log_is_missing()
+
+    def log_is_missing(self) -> CorruptStoreError:
+        """The error for it."""
+        return CorruptStoreError(self.log, 0, "the log is missing")
+
     def prepare(self, flag: str) -> Manifest:
         """The manifest to go on with. Creates what is missing, empties what is to be emptied."""
         if flag == "n" and (self._names(self.path) - {LOCK}):

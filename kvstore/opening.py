@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Final
 
 from kvstore.checkpointing import Checkpoint
 from kvstore.config import Options, check_flag
 from kvstore.directory import Directory
-from kvstore.errors import CorruptStoreError, StoreNotFoundError, translate
+from kvstore.errors import CorruptStoreError, StoreError, StoreNotFoundError, translate
 from kvstore.store import Parts, Store
 from kvstore.tables.manifest import Manifest
 from kvstore.tables.table import Table, TableRecord, load_table
-from wal import Configuration, Durability, WalError, WriteAheadLog
+from wal import Configuration, Durability, LogNotFoundError, WalError, WriteAheadLog
 from wal.files import FileSystem, StandardFileSystem
 
 _MAX_SEALED: Final = 4
@@ -76,6 +77,7 @@ def _open_for_writing(directory: Directory, options: Options, flag: str) -> Stor
     try:
         directory.check_may_open(flag)  # once more: now nobody else changes it
         manifest = directory.prepare(flag)
+        directory.check_log_exists(manifest)
         checkpoint = Checkpoint(directory, manifest, _load(directory, manifest, {}))
         checkpoint.remove_orphans()
         log = _open_log(directory, options, checkpoint, read_only=False)
@@ -102,9 +104,10 @@ def _open_log(
     except WalError as error:
         raise translate(error) from error
     try:
-        checkpoint.check_reaches(log.stats().checkpointed_entry_id)
+        checkpoint.check_log(log)
     except BaseException:
-        log.shutdown()
+        with suppress(WalError):
+            log.shutdown()
         raise
     return log
 
@@ -135,10 +138,14 @@ def _read(
     if manifest.clearing:
         raise StoreNotFoundError(directory.path)
     checkpoint = Checkpoint(directory, manifest, _load(directory, manifest, loaded))
-    if directory.files.exists(directory.log):
+    directory.check_log_exists(manifest)
+    try:
         _open_log(directory, options, checkpoint, read_only=True).shutdown()
-    elif manifest != Manifest():
-        raise CorruptStoreError(directory.log, 0, "the log is missing")
+    except StoreError as error:
+        if not isinstance(error.__cause__, LogNotFoundError):
+            raise
+        if manifest != Manifest():
+            raise directory.log_is_missing() from error
     return checkpoint
 
 

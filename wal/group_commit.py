@@ -282,11 +282,13 @@ def as_bytes(chunk: object) -> bytes:
 
 def prepare(chunks: Iterable[bytes]) -> tuple[Item, int, int]:
     """An appended entry for a group: the item, a bound of its bytes, its number of chunks."""
-    if isinstance(chunks, (bytes, bytearray, memoryview, str)) or not isinstance(chunks, Iterable):
-        raise TypeError(f"chunks must be a list of bytes, not {type(chunks).__name__}")
     if type(chunks) is list and set(map(type, chunks)) == {bytes}:
         items = chunks.copy()  # a third of what it takes to look at each in Python
     else:
+        if isinstance(chunks, (bytes, bytearray, memoryview, str)) or not isinstance(
+            chunks, Iterable
+        ):
+            raise TypeError(f"chunks must be a list of bytes, not {type(chunks).__name__}")
         items = [as_bytes(chunk) for chunk in chunks]
     if len(items) == 1:
         return items[0], len(items[0]) + fmt.ITEM_OVERHEAD, 1

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 
 import msgpack
 import pytest
 from crc32c import crc32c
 
 import kvstore
+import wal
+from kvstore.mutations import encode
 from tests.store.support import contents, read_file, write_file
 from wal.files import MemoryFileSystem
 
 ITEMS = {b"key-%03d" % n: bytes([n]) * 50 for n in range(5)}
 TABLE = os.path.join("s", "tables", "000000000001.table")
 MANIFEST = os.path.join("s", "MANIFEST")
+
+
+@pytest.fixture(autouse=True)
+def _no_noise():
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="module")
@@ -165,3 +176,101 @@ def test_what_nobody_names_is_removed(made):
         db[b"new"] = b""
         db.checkpoint()
     assert "000000000078.table" in files.list(os.path.join("s", "tables"))
+
+
+LOG = os.path.join("s", "wal")
+
+
+def replace_log(files, entries):
+    """Put another log in the place of the store's, with so many entries in it; its files."""
+    for name in files.list(LOG):
+        files.remove(os.path.join(LOG, name))
+    with wal.Configuration(LOG, files, preallocate_bytes=4096).open(wal.LogVoid()) as log:
+        for chunks in (encode({b"other-%d" % n: b"x"}) for n in range(entries)):
+            log.append(chunks)
+
+
+@pytest.mark.parametrize("flag", ["r", "w", "c"])
+@pytest.mark.parametrize("left", ["nothing", "LOCK"])
+def test_a_log_that_was_removed(made, flag, left):
+    """Without its log a store opened for writing, and lost what was then put into it.
+
+    A new log gave out ids that the manifest covers, so that no opening replayed them.
+    """
+    files = made.copy()
+    for name in files.list(LOG):
+        files.remove(os.path.join(LOG, name))
+    if left == "LOCK":
+        write_file(files, os.path.join(LOG, "LOCK"), b"")
+    before = files.list(LOG)
+    for _ in range(2):
+        with pytest.raises(kvstore.CorruptStoreError, match="the log is missing") as caught:
+            reopen(files, flag)
+        assert caught.value.path == LOG
+    assert [name for name in files.list(LOG) if name != "LOCK"] == [
+        name for name in before if name != "LOCK"
+    ]
+    assert reopen(files, "n") == {}
+
+
+def test_a_log_directory_that_was_removed(tmp_path):
+    """Without the directory of its log a store opened for writing, and lost what was then put."""
+    path = os.path.join(tmp_path, "s")
+    with kvstore.open(path) as db:
+        db[b"a"] = b"1"
+        db.checkpoint()
+    shutil.rmtree(os.path.join(path, "wal"))
+    for flag in "rwc":
+        with pytest.raises(kvstore.CorruptStoreError, match="the log is missing") as caught:
+            kvstore.open(path, flag)
+        assert caught.value.path == os.path.join(path, "wal")
+    assert not os.path.exists(os.path.join(path, "wal"))
+
+
+@pytest.mark.parametrize("flag", ["r", "w", "c"])
+@pytest.mark.parametrize("entries", [0, 1])
+def test_a_log_that_ends_below_the_tables(made, flag, entries):
+    """In the place of its log another one, with lower ids, was taken for the store's own.
+
+    What was then put into the store got ids that the manifest covers, and was gone at the next
+    opening.
+    """
+    files = made.copy()
+    replace_log(files, entries)
+    for _ in range(2):
+        with pytest.raises(kvstore.CorruptStoreError, match="the tables hold those up to 2") as c:
+            reopen(files, flag)
+        assert c.value.path == LOG
+    # And the other log has let go of nothing.
+    recovered = []
+
+    class Other(wal.LogManager):
+        def recover(self, entry):
+            recovered.append(entry.id)
+
+        def checkpoint_to(self, last_id, entries, log):
+            pass
+
+    wal.Configuration(LOG, files, read_only=True).open(Other()).shutdown()
+    assert recovered == [*range(1, entries + 1)]
+
+
+def test_new_ids_are_above_those_of_the_tables(made):
+    """Also where all of the log was let go of, after a clean close or none, again and again."""
+    files = made.copy()
+    for number in range(6):
+        db = kvstore.open("s", file_system=files, memtable_bytes=1 << 20)
+        covered = db.stats().checkpoint_entry_id
+        assert covered >= 2
+        if number % 2:
+            db.close()
+            db = kvstore.open("s", file_system=files, memtable_bytes=1 << 20)
+        db[b"new"] = b"%d" % number
+        assert db.last_entry_id > covered
+        db.checkpoint()
+        if number % 3:
+            db.close()
+        files = files.copy()
+        assert reopen(files, "r")[b"new"] == b"%d" % number
+        assert reopen(files, "w")[b"new"] == b"%d" % number
+        db.close()
