@@ -274,3 +274,24 @@ def test_new_ids_are_above_those_of_the_tables(made):
         assert reopen(files, "r")[b"new"] == b"%d" % number
         assert reopen(files, "w")[b"new"] == b"%d" % number
         db.close()
+
+
+@pytest.mark.parametrize("files", ["no log", "an empty one"], indirect=True)
+def test_reading_a_store_whose_creation_was_cut_short(files):
+    """A reader got an error of the log's where a creation ended before the log had begun."""
+    assert reopen(files, "r") == {}
+    assert reopen(files, "w") == {}
+
+
+@pytest.fixture
+def files(request):
+    made = MemoryFileSystem()
+    kvstore.open("s", file_system=made, memtable_bytes=1 << 20).close()
+    for name in made.list(LOG):
+        made.remove(os.path.join(LOG, name))
+    if request.param == "an empty one":
+        return made
+    files = MemoryFileSystem()
+    files.make_directory("s")
+    write_file(files, MANIFEST, read_file(made, MANIFEST))
+    return files
