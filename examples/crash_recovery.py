@@ -223,7 +223,8 @@ def progress(total: int) -> Iterator[Callable[[int, int], object]]:
     if not bars:
 
         def tell(done: int, crashes: int) -> None:
-            print(f"  crash {crashes:3}: {done:4} of {total} files, as acknowledged", flush=True)
+            label = "complete: " if done == total else f"crash {crashes:3}:"
+            print(f"  {label} {done:4} of {total} files, as acknowledged", flush=True)
 
         yield tell
         return

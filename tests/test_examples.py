@@ -50,3 +50,6 @@ def test_crash_recovery(tmp_path: Path, seed: int) -> None:
     assert crashes is not None
     assert int(crashes[1]) >= 3
     assert "none lost, none changed, none by halves" in told
+    numbers = re.findall(r"^  crash +(\d+):", told, re.MULTILINE)
+    assert len(numbers) == len(set(numbers))  # the last life was not killed: it has no number
+    assert len(re.findall(r"^  complete: +40 of 40 files", told, re.MULTILINE)) == 1
