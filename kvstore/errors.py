@@ -24,7 +24,14 @@ import wal
 
 
 class StoreError(Exception):
-    """Base of every error that the store raises."""
+    """Base of every error that the store raises. All of them can be pickled, and copied."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        state = dict(self.__dict__)
+        if isinstance(self, OSError):  # these are not in __dict__
+            told = {name: getattr(self, name) for name in ("errno", "strerror", "filename")}
+            state |= {name: value for name, value in told.items() if value is not None}
+        return _rebuild, (type(self), self.args, state)
 
 
 class StoreNotFoundError(StoreError, FileNotFoundError):
@@ -90,6 +97,17 @@ class KeyTooLongError(StoreError, ValueError):
 
 class ValueTooLongError(StoreError, ValueError):
     """A value has 4 GiB or more."""
+
+
+def _rebuild(
+    kind: type[StoreError], args: tuple[object, ...], state: dict[str, object]
+) -> StoreError:
+    """What an unpickled error is made with: not every ``__init__`` takes ``args``."""
+    error = kind.__new__(kind)
+    error.args = args
+    for name, value in state.items():
+        setattr(error, name, value)
+    return error
 
 
 def translate(error: wal.WalError) -> StoreError:
