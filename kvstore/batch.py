@@ -24,7 +24,8 @@ class Batch:
     """Mutations that are committed at the end of a ``with`` block; an exception drops them.
 
     Of several mutations of a key the last one counts. Nothing is visible before the end of the
-    block. Made by :meth:`kvstore.Store.batch`; for one thread at a time.
+    block, and outside of one nothing is taken: StoreError. Made by :meth:`kvstore.Store.batch`; for
+    one thread at a time.
 
     >>> import kvstore, wal
     >>> with kvstore.open("db", file_system=wal.files.MemoryFileSystem()) as db:
@@ -38,7 +39,8 @@ class Batch:
     def __init__(self, commit: Commit, durability: Durability | None) -> None:
         self._commit = commit
         self._durability = durability
-        self._mutations: Values | None = {}
+        self._mutations: Values | None = None  # None before and after the block
+        self._over = False
         self.entry_id: int | None = None
         """The id of the log entry, once it is committed; None for an empty batch."""
 
@@ -46,14 +48,14 @@ class Batch:
         """Set a key, once the batch is committed."""
         mutations = self._mutations
         if mutations is None:
-            raise _over()
+            raise self._refusal()
         mutations[as_key(key)] = as_value(value)
 
     def delete(self, key: bytes) -> None:
         """Delete a key, there or not, once the batch is committed."""
         mutations = self._mutations
         if mutations is None:
-            raise _over()
+            raise self._refusal()
         mutations[as_key(key)] = None
 
     def __len__(self) -> int:
@@ -63,8 +65,9 @@ class Batch:
         return True
 
     def __enter__(self) -> Batch:
-        if self._mutations is None:
-            raise _over()
+        if self._mutations is not None or self._over:
+            raise self._refusal()
+        self._mutations = {}
         return self
 
     def __exit__(
@@ -74,9 +77,13 @@ class Batch:
         traceback: TracebackType | None,
     ) -> None:
         mutations, self._mutations = self._mutations, None
+        self._over = True
         if kind is None and mutations:
             self.entry_id = self._commit(mutations, self._durability)
 
-
-def _over() -> StoreError:
-    return StoreError("the batch has ended: begin another one")
+    def _refusal(self) -> StoreError:
+        if self._over:
+            return StoreError("the batch has ended: begin another one")
+        if self._mutations is not None:
+            return StoreError("the batch has begun already")
+        return StoreError("a batch is committed by its block: use `with db.batch() as batch:`")

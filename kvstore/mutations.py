@@ -129,7 +129,7 @@ def as_key(key: object) -> bytes:
     """A key to be written: bytes of a length that the store takes."""
     key = as_bytes(key, "key")
     if len(key) > MAX_KEY:
-        raise KeyTooLongError(f"a key may have {MAX_KEY:,} bytes, not {len(key):,}")
+        raise KeyTooLongError(f"a key may have at most {MAX_KEY:,} bytes, not {len(key):,}")
     return key
 
 

@@ -48,6 +48,8 @@ class OrderedReads(ABC):
     ) -> Iterator[Item]:
         """The items in a range, in the order of their keys, as they are at this moment.
 
+        Without arguments what ``items()`` is of a dict: ``dict(db.scan())`` is all of a store.
+
         Args:
             start: The lower bound, whatever the direction.
             stop: The upper bound.
@@ -149,3 +151,6 @@ class OrderedReads(ABC):
 
     def __iter__(self) -> Iterator[bytes]:
         return self.keys()
+
+    def __reversed__(self) -> Iterator[bytes]:
+        return self.keys(reverse=True)

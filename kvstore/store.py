@@ -131,6 +131,7 @@ class Store(OrderedReads):
 
     def __delitem__(self, key: bytes) -> None:
         """Delete a key that is there. Two threads that delete one at once may both succeed."""
+        self._check_writable()
         if key not in self:
             raise KeyError(key)
         self.delete(key)

@@ -110,7 +110,7 @@ class TestTypes:
             (lambda db: db.get_many(["k"]), r"key\.encode\(\)"),
             (lambda db: db.write({"k": b"v"}), r"key\.encode\(\)"),
             (lambda db: db.write({b"k": "v"}), r"value\.encode\(\)"),
-            (lambda db: db.batch().put("k", b"v"), r"key\.encode\(\)"),
+            (lambda db: db.batch().__enter__().put("k", b"v"), r"key\.encode\(\)"),
             (lambda db: db.scan("a"), r"start\.encode\(\)"),
             (lambda db: db.scan(stop="a"), r"stop\.encode\(\)"),
             (lambda db: db.keys(prefix="a"), r"prefix\.encode\(\)"),
@@ -132,9 +132,9 @@ class TestTypes:
             lambda: db.put(key + b"k", b""),
             lambda: db.delete(key + b"k"),
             lambda: db.write({key + b"k": b""}),
-            lambda: db.batch().put(key + b"k", b""),
+            lambda: db.batch().__enter__().put(key + b"k", b""),
         ):
-            with pytest.raises(kvstore.KeyTooLongError, match="65,535"):
+            with pytest.raises(kvstore.KeyTooLongError, match="at most 65,535 bytes"):
                 call()
         assert issubclass(kvstore.KeyTooLongError, ValueError)
         assert list(db) == [key]
@@ -224,6 +224,18 @@ class TestSeveralKeys:
             with pytest.raises(kvstore.StoreError, match="ended"):
                 call()
 
+    def test_a_batch_without_its_block(self, db):
+        """What was put into a batch without ``with`` was silently dropped."""
+        batch = db.batch()
+        for call in (lambda: batch.put(b"a", b"1"), lambda: batch.delete(b"a")):
+            with pytest.raises(kvstore.StoreError, match="use `with"):
+                call()
+        with batch:
+            batch.put(b"b", b"2")
+            with pytest.raises(kvstore.StoreError, match="begun"):
+                batch.__enter__()
+        assert contents(db) == {b"b": b"2"}
+
     def test_a_large_batch_and_large_values(self, db, opened):
         """Larger than a group, a segment, and all the memory that was allowed."""
         items = {b"key-%05d" % n: bytes([n % 251]) * 300 for n in range(3_000)}
@@ -244,6 +256,11 @@ class TestTheRest:
         db.write({b"b": b"2", b"a": b"1"})
         assert list(db) == [b"a", b"b"]
         assert dict(db) == {b"a": b"1", b"b": b"2"}
+
+    def test_backwards(self, db):
+        """``reversed`` took the store for a sequence, and failed with a text about lengths."""
+        db.write({b"b": b"2", b"a": b"1", b"c": b"3"})
+        assert list(reversed(db)) == [b"c", b"b", b"a"]
 
     def test_where_it_stands(self, db, path):
         assert (db.path, db.closed, db.read_only) == (path, False, False)

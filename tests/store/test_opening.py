@@ -24,12 +24,14 @@ OPERATIONS = {
     "values": lambda db: db.values(),
     "count": lambda db: db.count(),
     "iter": iter,
+    "reversed": reversed,
     "sync": lambda db: db.sync(),
     "stats": lambda db: db.stats(),
     "with": lambda db: db.__enter__(),
     "put": lambda db: db.put(b"k", b"v"),
     "setitem": lambda db: db.__setitem__(b"k", b"v"),
     "delete": lambda db: db.delete(b"k"),
+    "delitem": lambda db: db.__delitem__(b"missing"),
     "write": lambda db: db.write({b"k": b"v"}),
     "batch": lambda db: db.batch(),
     "checkpoint": lambda db: db.checkpoint(),
@@ -228,6 +230,7 @@ class TestLocking:
 class TestReadOnly:
     @pytest.mark.parametrize("operation", WRITES)
     def test_writing_is_refused(self, opened, operation):
+        """Where the key was missing ``del`` raised KeyError, as if the store could be written."""
         opened().close()
         db = opened("r")
         assert db.read_only
