@@ -128,10 +128,11 @@ class Checkpoint(LogManager):
     def _with(self, fresh: Run) -> tuple[Table, ...]:
         """The tables with new mutations added, some of them merged."""
         sizes = [_estimate(fresh), *(table.record.size for table in self.tables)]
-        merged = how_many_to_merge(sizes) - 1
+        runs = [fresh, *(table.run for table in self.tables)]
+        deletions = sum(run.deletions for run in runs)
+        merged = how_many_to_merge(sizes, sum(map(len, runs)), deletions) - 1
         kept = self.tables[merged:]
-        runs = [fresh, *(table.run for table in self.tables[:merged])]
-        run = merge(runs, drop_tombstones=not kept)
+        run = merge(runs[: merged + 1], drop_tombstones=not kept)
         if not run:
             return kept
         number = self._next_number

@@ -31,11 +31,12 @@ class Run:
     ([b'a', b'b'], 2)
     """
 
-    __slots__ = ("_keys", "values")
+    __slots__ = ("_deletions", "_keys", "values")
 
     def __init__(self, values: Values, keys: list[bytes] | None = None) -> None:
         self.values = values
         self._keys = keys
+        self._deletions: int | None = None
 
     @property
     def keys(self) -> list[bytes]:
@@ -44,6 +45,14 @@ class Run:
         if keys is None:
             keys = self._keys = sorted(self.values)
         return keys
+
+    @property
+    def deletions(self) -> int:
+        """How many of the values are tombstones. O(n) the first time, then O(1)."""
+        count = self._deletions
+        if count is None:
+            count = self._deletions = sum(value is None for value in self.values.values())
+        return count
 
     def __len__(self) -> int:
         return len(self.values)
