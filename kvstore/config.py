@@ -13,7 +13,10 @@ LEAST_MEMTABLE_BYTES: Final = 64 << 10
 ITEM_OVERHEAD: Final = 190
 """Bytes of memory that a recent mutation takes beside its key and value, roughly."""
 
+LEAST_SEGMENT_BYTES: Final = 32 << 10
+_USUAL_SEGMENT: Final = 8 << 20  # smaller ones make loading slower: more tables are merged
 _LARGEST_SEGMENT: Final = 64 << 20
+_LEAST_SEALED: Final = 4
 
 
 @dataclass(frozen=True)
@@ -34,26 +37,45 @@ class Options:
     """Seconds to wait for another writer to let go of the store."""
     file_system: FileSystem = field(default_factory=StandardFileSystem, repr=False)
     """Where the store's files live."""
+    log_segment_bytes: int | None = None
+    """The length of a file of the log; None: 8 MiB, or an eighth of ``memtable_bytes``."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.durability, Durability):
             name = type(self.durability).__name__
             raise TypeError(f"durability must be a kvstore.Durability, not {name}")
-        size = self.memtable_bytes
-        if not isinstance(size, int) or isinstance(size, bool):
-            raise TypeError(f"memtable_bytes must be an int, not {type(size).__name__}")
-        if size < LEAST_MEMTABLE_BYTES:
-            raise ValueError(f"memtable_bytes must be at least {LEAST_MEMTABLE_BYTES}, not {size}")
+        _check_size("memtable_bytes", self.memtable_bytes, LEAST_MEMTABLE_BYTES)
+        if self.log_segment_bytes is not None:
+            _check_size("log_segment_bytes", self.log_segment_bytes, LEAST_SEGMENT_BYTES)
 
     @property
     def segment_bytes(self) -> int:
-        """How much of the log is checkpointed at a time: it bounds the bytes of keys and values."""
-        return min(self.memtable_bytes // 2, _LARGEST_SEGMENT)
+        """How much of the log is checkpointed at a time: it bounds the bytes of keys and values.
+
+        >>> Options().segment_bytes >> 20, Options(memtable_bytes=64 << 10).segment_bytes >> 10
+        (8, 32)
+        """
+        chosen = self.log_segment_bytes
+        if chosen is None:
+            chosen = min(max(_USUAL_SEGMENT, self.memtable_bytes // 8), _LARGEST_SEGMENT)
+        return min(chosen, self.memtable_bytes // 2)
+
+    @property
+    def max_sealed_segments(self) -> int:
+        """How many segments may await their checkpoint before writers have to wait."""
+        return max(_LEAST_SEALED, 2 * self.memtable_bytes // self.segment_bytes)
 
     @property
     def segment_items(self) -> int:
         """How many mutations are checkpointed at a time: it bounds what they take besides."""
         return self.memtable_bytes // 2 // ITEM_OVERHEAD
+
+
+def _check_size(name: str, size: object, least: int) -> None:
+    if not isinstance(size, int) or isinstance(size, bool):
+        raise TypeError(f"{name} must be an int, not {type(size).__name__}")
+    if size < least:
+        raise ValueError(f"{name} must be at least {least}, not {size}")
 
 
 def check_flag(flag: str) -> str:

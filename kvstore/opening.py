@@ -16,7 +16,6 @@ from kvstore.tables.table import Table, TableRecord, load_table
 from wal import Configuration, Durability, LogNotFoundError, WalError, WriteAheadLog
 from wal.files import FileSystem, StandardFileSystem
 
-_MAX_SEALED: Final = 4
 _ATTEMPTS: Final = 20
 
 
@@ -28,18 +27,30 @@ def open(  # noqa: A001
     memtable_bytes: int = Options.memtable_bytes,
     lock_timeout: float = Options.lock_timeout,
     file_system: FileSystem | None = None,
+    log_segment_bytes: int | None = None,
 ) -> Store:
     """Open the store in a directory.
 
+    All that it holds is read into memory, and stays there while it is open: the time that this
+    takes, and the memory, grow with the store.
+
     Args:
         path: The directory.
-        flag: As in :mod:`dbm`: ``"r"`` reads an existing store, beside its writer if there is one,
-            as it is at this moment; ``"w"`` writes an existing one; ``"c"`` creates it if there is
-            none; ``"n"`` makes it an empty one, whatever it held.
+        flag: As in :mod:`dbm`: ``"r"`` reads an existing store, beside its writer if there is one;
+            ``"w"`` writes an existing one; ``"c"`` creates it if there is none; ``"n"`` makes it an
+            empty one, whatever it held. With ``"r"`` the store stays as it was when it was opened.
+            Beside a writer that may be up to about 0.05 seconds behind what that has acknowledged;
+            it never shows what a power loss could undo.
         durability: What writes wait for unless they say otherwise.
         memtable_bytes: About how much memory recent mutations take before a table is made of them.
+            Where tables cannot be made as fast as is written, it may be a few times as much.
         lock_timeout: Seconds to wait for another writer to let go of the store.
         file_system: Where the files live; by default with the operating system.
+        log_segment_bytes: The length of a file of the log, of which even an empty store has one,
+            and later usually two. It is also how much of the log becomes a table at a time, so
+            that smaller ones make loading much data slower. At least 32 KiB, and never more than
+            half of ``memtable_bytes``; by default 8 MiB, or an eighth of ``memtable_bytes`` where
+            that is more, up to 64 MiB.
 
     Returns:
         The store. Close it, or use it as a context manager.
@@ -63,7 +74,7 @@ def open(  # noqa: A001
     if not isinstance(name, str):
         raise TypeError(f"path must be a str or a path, not {type(name).__name__}")
     files = StandardFileSystem() if file_system is None else file_system
-    options = Options(durability, memtable_bytes, lock_timeout, files)
+    options = Options(durability, memtable_bytes, lock_timeout, files, log_segment_bytes)
     directory = Directory(options.file_system, name)
     if check_flag(flag) == "r":
         return _open_for_reading(directory, options)
@@ -95,7 +106,7 @@ def _open_log(
         directory.files,
         preallocate_bytes=options.segment_bytes,
         durability=options.durability,
-        max_sealed_segments=_MAX_SEALED,
+        max_sealed_segments=options.max_sealed_segments,
         lock_timeout=options.lock_timeout,
         read_only=read_only,
     )

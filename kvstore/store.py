@@ -57,6 +57,9 @@ class Store(OrderedReads):
     Keys have up to 65,535 bytes and are ordered as bytes; values are smaller than 4 GiB. Any buffer
     will do for either; bytes come back. All methods may be called from any thread.
 
+    Everything in a store is held in memory while it is open. What is deleted or replaced leaves the
+    disk when tables are merged: at the latest when a third of what they hold are deletions.
+
     A write returns once it has its durability, and only then anyone sees it; writes become visible
     in the order of their log entries. ``durability=`` chooses for one call what
     :func:`kvstore.open` was told for all: see :class:`kvstore.Durability`.

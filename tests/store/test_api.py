@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import array
 import collections
+import os
 
 import pytest
 
 import kvstore
+from kvstore.config import Options
 from tests.store.support import BUFFER, FSYNC, WRITE, contents
 
 
@@ -301,11 +303,55 @@ class TestTheRest:
             assert db[b"k"] == b"v"
 
     def test_options_are_checked(self, path):
-        for wrong in ({"memtable_bytes": "1"}, {"durability": "fsync"}):
+        for wrong in (
+            {"memtable_bytes": "1"},
+            {"durability": "fsync"},
+            {"log_segment_bytes": 1e6},
+            {"log_segment_bytes": True},
+        ):
             with pytest.raises(TypeError):
                 kvstore.open(path, **wrong)
-        for wrong in ({"flag": "x"}, {"memtable_bytes": 1}):
-            with pytest.raises(ValueError, match=r"flag|memtable_bytes"):
+        for wrong in ({"flag": "x"}, {"memtable_bytes": 1}, {"log_segment_bytes": 1}):
+            with pytest.raises(ValueError, match=r"flag|memtable_bytes|log_segment_bytes"):
                 kvstore.open(path, **wrong)
         with pytest.raises(TypeError, match="path"):
             kvstore.open(b"my.db")
+
+
+class TestSpace:
+    def space(self, path):
+        names = [os.path.join(at, name) for at, _, found in os.walk(path) for name in found]
+        return sum(map(os.path.getsize, names))
+
+    def test_a_small_store_takes_little_space(self, path):
+        """Each file of the log had 32 MiB, however little was in the store."""
+        with kvstore.open(path) as db:
+            db[b"k"] = b"v"
+            assert self.space(path) < 9 << 20
+        with kvstore.open(path):
+            assert self.space(path) < 9 << 20
+
+    @pytest.mark.parametrize(
+        ("options", "expected"),
+        [
+            ({}, 8 << 20),
+            ({"log_segment_bytes": 256 << 10}, 256 << 10),
+            ({"log_segment_bytes": 1 << 30, "memtable_bytes": 1 << 20}, 512 << 10),
+            ({"memtable_bytes": 1 << 20}, 512 << 10),
+            ({"memtable_bytes": 128 << 20}, 16 << 20),
+            ({"memtable_bytes": 8 << 30}, 64 << 20),
+        ],
+    )
+    def test_the_length_of_the_logs_files(self, options, expected):
+        assert Options(**options).segment_bytes == expected
+
+    def test_a_chosen_length(self, path):
+        for length in (64 << 10, 128 << 10):
+            with kvstore.open(path, log_segment_bytes=length) as db:
+                for n in range(10):
+                    db.put(b"%d" % n, bytes(20_000), durability=BUFFER)
+                db.checkpoint()
+                names = os.listdir(os.path.join(path, "wal"))
+                sizes = {os.path.getsize(os.path.join(path, "wal", name)) for name in names}
+                assert length in sizes
+                assert max(sizes) == length

@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
 import kvstore
-from tests.store.support import BUFFER, SMALL, contents, random_history, write_file
+from tests.store.support import BUFFER, PATIENCE, SMALL, contents, random_history, write_file
 from wal.files import MemoryFileSystem
 from wal.files.faulty import FaultyFileSystem
 
@@ -163,6 +164,30 @@ class TestReopening:
         with opened("r") as db:
             assert list(db) == []
 
+    def test_deletions_free_the_space(self, opened, files, path):
+        """Tables of deletions stood beside the tables of what they delete, and none ever shrank."""
+        keys = [b"%06d" % n for n in range(2_000)]
+        with opened(memtable_bytes=8 << 20) as db:
+            for first in range(0, 2_000, 500):
+                db.write(dict.fromkeys(keys[first : first + 500], b"v" * 20))
+                db.checkpoint()
+            full = db.stats()
+            assert full.table_items == 2_000
+            db.write(dict.fromkeys(keys[:200]))
+            db.checkpoint()
+            assert db.stats().table_items == 2_200  # few are left as they are
+            db.write(dict.fromkeys(keys[:1_000]))
+            db.checkpoint()
+            half = db.stats()
+            assert (half.tables, half.table_items) == (1, 1_000)
+            assert half.table_bytes < full.table_bytes * 0.6
+            db.write(dict.fromkeys(keys))
+            db.checkpoint()
+            assert (db.stats().tables, db.stats().table_bytes) == (0, 0)
+            assert files.list(os.path.join(path, "tables")) == []
+        with opened("r") as db:
+            assert (list(db), db.stats().memtable_items) == ([], 0)
+
     def test_many_mutations_are_moved_to_tables_by_themselves(self, opened):
         items = {b"%06d" % n: b"" for n in range(3_000)}
         with opened(durability=BUFFER) as db:
@@ -253,6 +278,20 @@ class TestReadOnly:
         assert contents(reader) == seen
         assert contents(opened("r")) == contents(writer)
         reader.sync()
+
+    def test_it_catches_up_with_an_idle_writer(self, opened):
+        """A reader may lag by about the log's flush interval, as ``open`` says, and no longer."""
+        writer = opened()
+        for n in range(3):
+            writer[b"%d" % n] = b""
+            deadline = time.monotonic() + PATIENCE
+            while True:
+                with opened("r") as reader:
+                    found = list(reader)
+                assert [b"%d" % m for m in range(n)] == found[:n]  # idle since: there
+                if len(found) == n + 1:
+                    break
+                assert time.monotonic() < deadline
 
     def test_it_changes_nothing(self, path):
         made = MemoryFileSystem()
