@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from kvstore.errors import StoreError
-from kvstore.mutations import as_key, as_value
+from kvstore.mutations import Buffer, as_key, as_value
 from kvstore.runs import Values
 
 if TYPE_CHECKING:
@@ -44,14 +44,14 @@ class Batch:
         self.entry_id: int | None = None
         """The id of the log entry, once it is committed; None for an empty batch."""
 
-    def put(self, key: bytes, value: bytes) -> None:
+    def put(self, key: Buffer, value: Buffer) -> None:
         """Set a key, once the batch is committed."""
         mutations = self._mutations
         if mutations is None:
             raise self._refusal()
         mutations[as_key(key)] = as_value(value)
 
-    def delete(self, key: bytes) -> None:
+    def delete(self, key: Buffer) -> None:
         """Delete a key, there or not, once the batch is committed."""
         mutations = self._mutations
         if mutations is None:

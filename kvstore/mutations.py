@@ -20,9 +20,16 @@ import struct
 import time
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from kvstore.errors import FormatVersionError, KeyTooLongError, ValueTooLongError
+
+if TYPE_CHECKING:
+    import typing_extensions  # which every type checker knows
+
+    Buffer: TypeAlias = typing_extensions.Buffer
+else:
+    Buffer = bytes | bytearray | memoryview
 
 VERSION: Final = 1
 DELETE: Final = 0

@@ -8,6 +8,7 @@ from itertools import chain, islice
 from operator import itemgetter
 from typing import Final
 
+from kvstore.mutations import Buffer
 from kvstore.ranges import Range, as_limit, as_range
 from kvstore.runs import Item
 
@@ -19,28 +20,28 @@ class OrderedReads(ABC):
     """Reads of single keys and of ranges, over one look-up and one walk."""
 
     @abstractmethod
-    def get(self, key: bytes) -> bytes | None:
+    def get(self, key: Buffer) -> bytes | None:
         """The value of a key, or None."""
 
     @abstractmethod
     def _pages(self, wanted: Range, most: int | None, reverse: bool) -> Iterator[list[Item]]:
         """What is in a range at this moment; ``most`` is how much will be looked at."""
 
-    def __getitem__(self, key: bytes) -> bytes:
+    def __getitem__(self, key: Buffer) -> bytes:
         value = self.get(key)
         if value is None:
             raise KeyError(key)
         return value
 
-    def __contains__(self, key: bytes) -> bool:
+    def __contains__(self, key: Buffer) -> bool:
         return self.get(key) is not None
 
     def scan(
         self,
-        start: bytes | None = None,
-        stop: bytes | None = None,
+        start: Buffer | None = None,
+        stop: Buffer | None = None,
         *,
-        prefix: bytes | None = None,
+        prefix: Buffer | None = None,
         reverse: bool = False,
         limit: int | None = None,
         include_start: bool = True,
@@ -80,10 +81,10 @@ class OrderedReads(ABC):
 
     def keys(
         self,
-        start: bytes | None = None,
-        stop: bytes | None = None,
+        start: Buffer | None = None,
+        stop: Buffer | None = None,
         *,
-        prefix: bytes | None = None,
+        prefix: Buffer | None = None,
         reverse: bool = False,
         limit: int | None = None,
         include_start: bool = True,
@@ -105,10 +106,10 @@ class OrderedReads(ABC):
 
     def values(
         self,
-        start: bytes | None = None,
-        stop: bytes | None = None,
+        start: Buffer | None = None,
+        stop: Buffer | None = None,
         *,
-        prefix: bytes | None = None,
+        prefix: Buffer | None = None,
         reverse: bool = False,
         limit: int | None = None,
         include_start: bool = True,
@@ -130,10 +131,10 @@ class OrderedReads(ABC):
 
     def count(
         self,
-        start: bytes | None = None,
-        stop: bytes | None = None,
+        start: Buffer | None = None,
+        stop: Buffer | None = None,
         *,
-        prefix: bytes | None = None,
+        prefix: Buffer | None = None,
         reverse: bool = False,
         limit: int | None = None,
         include_start: bool = True,

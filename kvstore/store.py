@@ -15,6 +15,7 @@ from kvstore.errors import ReadOnlyError, StoreClosedError, StoreError, translat
 from kvstore.mutations import (
     MAX_KEY,
     MAX_VALUE,
+    Buffer,
     as_batch,
     as_bytes,
     as_key,
@@ -34,6 +35,7 @@ from wal.files import Lock
 if TYPE_CHECKING:
     from types import TracebackType
 
+K = TypeVar("K", bound=Buffer)
 T = TypeVar("T")
 
 SMALL_TAIL: Final = 256 << 10
@@ -93,10 +95,10 @@ class Store(OrderedReads):
     # -- one key -----------------------------------------------------------------------------------
 
     @overload
-    def get(self, key: bytes) -> bytes | None: ...
+    def get(self, key: Buffer) -> bytes | None: ...
     @overload
-    def get(self, key: bytes, default: T) -> bytes | T: ...
-    def get(self, key: bytes, default: object = None) -> object:
+    def get(self, key: Buffer, default: T) -> bytes | T: ...
+    def get(self, key: Buffer, default: object = None) -> object:
         """The value of a key, or ``default``. Takes no lock."""
         if type(key) is not bytes:
             key = as_bytes(key, "key")
@@ -108,7 +110,7 @@ class Store(OrderedReads):
                 return default if value is None else value
         return default
 
-    def put(self, key: bytes, value: bytes, *, durability: Durability | None = None) -> None:
+    def put(self, key: Buffer, value: Buffer, *, durability: Durability | None = None) -> None:
         """Set a key.
 
         Raises KeyTooLongError and ValueTooLongError, StoreFailedError (``latched``: in doubt, and
@@ -125,14 +127,14 @@ class Store(OrderedReads):
         if self._memtable.count >= self._segment_items:
             self._seal()
 
-    def __setitem__(self, key: bytes, value: bytes) -> None:
+    def __setitem__(self, key: Buffer, value: Buffer) -> None:
         self.put(key, value)
 
-    def delete(self, key: bytes, *, durability: Durability | None = None) -> None:
+    def delete(self, key: Buffer, *, durability: Durability | None = None) -> None:
         """Delete a key, there or not. Raises what :meth:`put` does."""
         self._commit_chunks(encode_delete(as_key(key)), durability)
 
-    def __delitem__(self, key: bytes) -> None:
+    def __delitem__(self, key: Buffer) -> None:
         """Delete a key that is there. Two threads that delete one at once may both succeed."""
         self._check_writable()
         if key not in self:
@@ -141,7 +143,7 @@ class Store(OrderedReads):
 
     # -- several keys ------------------------------------------------------------------------------
 
-    def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
+    def get_many(self, keys: Iterable[Buffer]) -> list[bytes | None]:
         """The values of keys, in the order of the keys, None where absent; all of one state.
 
         >>> import kvstore, wal
@@ -160,7 +162,7 @@ class Store(OrderedReads):
         return Batch(self._commit, durability)
 
     def write(
-        self, items: Mapping[bytes, bytes | None], *, durability: Durability | None = None
+        self, items: Mapping[K, Buffer | None], *, durability: Durability | None = None
     ) -> None:
         """Put every item of a mapping, and delete the keys whose value is None: all or nothing.
 
