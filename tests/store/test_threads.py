@@ -96,7 +96,7 @@ def test_who_saw_a_batch_sees_it_in_later_reads():
 
     def writer():
         try:
-            for n in range(1, 2000):
+            for n in range(1, 800):
                 db.write(dict.fromkeys(KEYS, b"%08d" % n))
         finally:
             done.set()
