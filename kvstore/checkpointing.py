@@ -20,6 +20,7 @@ Only then does ``checkpoint_to`` return, and the log may reuse the segment. The 
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -34,6 +35,9 @@ from kvstore.tables.manifest import NAME, Manifest, write_manifest
 from kvstore.tables.merging import how_many_to_merge
 from kvstore.tables.table import Table, number_of, write_table
 from wal import Entry, EntryId, LogManager, RecoveredSegment, Recovery, SegmentReader, WriteAheadLog
+from wal.files import Lock
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 logger = logging.getLogger("kvstore.checkpoint")
 
@@ -50,6 +54,7 @@ class Checkpoint(LogManager):
         self.manifest = manifest
         self.tables = tables
         self.memtable = Memtable(tables, manifest.last_entry_id)
+        self.lock: Lock | None = None  # of the store, kept for as long as checkpoints are made
         self._next_number = manifest.next_number
         self.replayed = 0
         """Log entries that opening the store had to apply."""
@@ -125,12 +130,28 @@ class Checkpoint(LogManager):
         self.memtable.publish(self.tables, entries.segment_id)
         self.remove_orphans()
 
+    def closed(self) -> None:
+        """The log has closed: nothing is written any more, and another may open the store."""
+        if self.lock is not None:
+            self.lock.release()
+
     def _with(self, fresh: Run) -> tuple[Table, ...]:
         """The tables with new mutations added, some of them merged."""
         sizes = [_estimate(fresh), *(table.record.size for table in self.tables)]
         runs = [fresh, *(table.run for table in self.tables)]
         deletions = sum(run.deletions for run in runs)
         merged = how_many_to_merge(sizes, sum(map(len, runs)), deletions) - 1
+        try:
+            return self._write(runs, merged)
+        except OSError as error:
+            if not merged or error.errno not in _NO_ROOM:
+                raise
+            # Merging needs more room than there is: put off. The fresh run alone may fit.
+            logger.warning("%s: no room to merge: %s", self._directory.tables, error)
+            return self._write(runs, 0)
+
+    def _write(self, runs: list[Run], merged: int) -> tuple[Table, ...]:
+        """The tables with the first runs, the fresh one and ``merged`` more, made into one."""
         kept = self.tables[merged:]
         run = merge(runs[: merged + 1], drop_tombstones=not kept)
         if not run:

@@ -63,7 +63,7 @@ def open(  # noqa: A001
         FormatVersionError: A newer version of this package wrote it.
 
     >>> import kvstore, wal
-    >>> files = wal.files.MemoryFileSystem()           # leave it away for real files
+    >>> files = wal.files.MemoryFileSystem()           # leave it out for real files
     >>> with kvstore.open("fruit.db", file_system=files) as db:
     ...     db[b"apple"] = b"red"
     >>> with kvstore.open("fruit.db", "r", file_system=files) as db:
@@ -75,13 +75,13 @@ def open(  # noqa: A001
         raise TypeError(f"path must be a str or a path, not {type(name).__name__}")
     files = StandardFileSystem() if file_system is None else file_system
     options = Options(durability, memtable_bytes, lock_timeout, files, log_segment_bytes)
-    directory = Directory(options.file_system, name)
+    directory = Directory(files, files.resolve(name))
     if check_flag(flag) == "r":
-        return _open_for_reading(directory, options)
-    return _open_for_writing(directory, options, flag)
+        return _open_for_reading(name, directory, options)
+    return _open_for_writing(name, directory, options, flag)
 
 
-def _open_for_writing(directory: Directory, options: Options, flag: str) -> Store:
+def _open_for_writing(name: str, directory: Directory, options: Options, flag: str) -> Store:
     directory.check_may_open(flag)
     directory.files.make_directory(directory.path)
     lock = directory.lock(options.lock_timeout)
@@ -90,12 +90,15 @@ def _open_for_writing(directory: Directory, options: Options, flag: str) -> Stor
         manifest = directory.prepare(flag)
         directory.check_log_exists(manifest)
         checkpoint = Checkpoint(directory, manifest, _load(directory, manifest, {}))
+        # A store that is dropped may be gone before its log, which may be checkpointing: the lock
+        # has to last as long as that, or the next opener would take its new table for an orphan.
+        checkpoint.lock = lock  # released when the log has closed
         checkpoint.remove_orphans()
         log = _open_log(directory, options, checkpoint, read_only=False)
     except BaseException:
         lock.release()
         raise
-    return Store(directory.path, Parts(options, checkpoint, log, lock))
+    return Store(name, Parts(options, checkpoint, log, lock))
 
 
 def _open_log(
@@ -126,7 +129,7 @@ def _open_log(
 # ------------------------------------------------------------------ beside a writer
 
 
-def _open_for_reading(directory: Directory, options: Options) -> Store:
+def _open_for_reading(name: str, directory: Directory, options: Options) -> Store:
     """Read the manifest, its tables, then the log; again, where the writer went on meanwhile."""
     directory.check_may_open("r")
     loaded: dict[TableRecord, Table] = {}
@@ -139,7 +142,7 @@ def _open_for_reading(directory: Directory, options: Options) -> Store:
             if attempt == _ATTEMPTS - 1 or directory.read() == manifest:
                 raise
         else:
-            return Store(directory.path, Parts(options, checkpoint, None, None))
+            return Store(name, Parts(options, checkpoint, None, None))
     raise AssertionError("unreachable")
 
 

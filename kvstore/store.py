@@ -241,11 +241,16 @@ class Store(OrderedReads):
                 return
             try:
                 self._shut_down()
-            finally:
-                self._ended = "the store was closed"
-                _open.discard(self)
-                if self._lock is not None:
-                    self._lock.release()
+            except Exception:
+                self._end()
+                raise
+            self._end()  # not after an interrupt: the log may still be at work; close again then
+
+    def _end(self) -> None:
+        self._ended = "the store was closed"
+        _open.discard(self)
+        if self._lock is not None:
+            self._lock.release()
 
     def _shut_down(self) -> None:
         log = self._log

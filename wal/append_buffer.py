@@ -16,16 +16,19 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from wal.config import Configuration
-from wal.errors import LogClosedError, LogFailedError, WalError
+from wal.errors import LogClosedError, LogFailedError, WalError, copy_of_interrupt
 from wal.segments import format as fmt
 from wal.segments.format import Item
 from wal.segments.lifecycle import SegmentRegistry, segment_name
 from wal.segments.pool import SparePool
 from wal.segments.writer import GROUP_TARGET, SegmentWriter, plan_segment
 from wal.turnstile import Turnstile
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 Wait = Callable[[], object]
 
@@ -46,6 +49,31 @@ class ForCheckpoint:
         self.wait()
 
 
+class Whole:
+    """Makes a step under the append lock whole: ``with buffer.lock, buffer.whole:``.
+
+    An interrupt (a BaseException that is no Exception) may come between any two instructions, and
+    leave ids, offsets and bytes out of step. It latches the log: nothing is acknowledged after it.
+    """
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self, buffer: AppendBuffer) -> None:
+        self._buffer = buffer
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None and not isinstance(error, Exception):
+            self._buffer.latch_locked(copy_of_interrupt(error))
+
+
 class Backlog(Protocol):
     """What the append buffer asks of the checkpointer, with the append lock held."""
 
@@ -62,6 +90,7 @@ class AppendBuffer:
     def __init__(
         self,
         configuration: Configuration,
+        directory: str,
         registry: SegmentRegistry,
         pool: SparePool,
         backlog: Backlog,
@@ -70,6 +99,7 @@ class AppendBuffer:
         last_id: int,
     ) -> None:
         self.lock = threading.Lock()
+        self.whole = Whole(self)
         self.entry_turn = Turnstile()  # held by the open entry; taken before the append lock
         self.room = 0
         self.items: list[Item] = []
@@ -92,7 +122,7 @@ class AppendBuffer:
         self.buffer_bytes = configuration.buffer_bytes
         self._seal_bytes = configuration.seal_bytes
         self._version_info = configuration.version_info
-        self._directory = os.fspath(configuration.directory)
+        self._directory = directory
         self._registry = registry
         self._pool = pool
         self._backlog = backlog
@@ -107,7 +137,7 @@ class AppendBuffer:
         if self.failure is not None or self.refusal is not None:
             self.check_open_locked()
         if self.entry_open:
-            return self._wait_for_entry
+            return self.entry_turn.wait
         if self.items:
             self.close_group_locked()
         if self.gathered >= self.buffer_bytes:
@@ -156,14 +186,16 @@ class AppendBuffer:
         cause = self.failure
         if isinstance(cause, LogClosedError):  # in the child of a fork
             return LogClosedError(*cause.args)
-        message = f"the log failed and must be reopened: {cause}"
+        message = f"the log failed and must be reopened: {str(cause) or repr(cause)}"
         error = LogFailedError(message, getattr(cause, "errno", None))
         error.__cause__ = cause
         return error
 
-    def _wait_for_entry(self) -> None:
-        with self.entry_turn:
-            pass
+    def latch_locked(self, error: BaseException) -> None:
+        """Keep the first failure; nothing is accepted after it."""
+        if self.failure is None:
+            self.failure = error
+            self.room = 0
 
     def grow(self, writer: SegmentWriter, length: int) -> None:
         """Make the active segment's file longer; called without the lock.
@@ -228,7 +260,7 @@ class AppendBuffer:
         """Rotate if the active segment has entries. A wait, or the id below which all is sealed."""
         self.check_open_locked()
         if self.entry_open:
-            return self._wait_for_entry
+            return self.entry_turn.wait
         self.close_group_locked()
         old = self.writer.segment
         if old.has_entries:

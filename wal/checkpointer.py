@@ -22,6 +22,7 @@ from wal.log_manager import LogManager, SealedSegment, SegmentReader
 from wal.positions import EntryId
 from wal.segments.lifecycle import Segment, SegmentRegistry, State
 from wal.segments.pool import SparePool
+from wal.telling import tell
 
 if TYPE_CHECKING:
     from wal.log import WriteAheadLog
@@ -48,7 +49,8 @@ class Checkpointer:
         self._registry = registry
         self._pool = pool
         self._max_sealed = max_sealed
-        self._changed = threading.Condition()
+        self._mutex = threading.RLock()  # taken as such: a Condition is left by Python code
+        self._changed = threading.Condition(self._mutex)
         self._queue: deque[Segment] = deque()
         self._aside: list[Segment] = []  # checkpointed and archived, waiting for readers
         self._archived: Segment | None = None
@@ -75,7 +77,7 @@ class Checkpointer:
         """Take over a sealed segment, of which every hook has returned."""
         if segment.state is State.ACTIVE:
             self._registry.become(segment, State.SEALED)
-        with self._changed:
+        with self._mutex:
             self._queue.append(segment)
             self._changed.notify_all()
 
@@ -92,25 +94,23 @@ class Checkpointer:
         return self._wait_for_room
 
     def _wait_for_room(self) -> None:
-        logger.warning(
-            "%d segments await their checkpoint (max_sealed_segments is %d): writers wait",
-            len(self._queue), self._max_sealed,
-        )  # fmt: skip
-        with self._changed:
+        message = "%d segments await their checkpoint (max_sealed_segments is %d): writers wait"
+        tell(logger.warning, message, len(self._queue), self._max_sealed)
+        with self._mutex:
             self._changed.wait_for(lambda: not self.full() or self.error or self._stopping)
 
     def wait_for(self, segment_id: int, deadline: float | None = None) -> None:
         """Wait until a segment is checkpointed; CheckpointError after an attempt that failed."""
         if self.is_current():
             raise EntryStateError("a checkpoint cannot wait for itself")
-        with self._changed:
+        with self._mutex:
             failures = self._failures
             self._hurry = True
             self._changed.notify_all()
             while any(segment.id <= segment_id for segment in self._queue):
                 if self.error is not None and self._failures > failures:
                     raise self._failed() from self.error
-                if self._stopping:
+                if self._stopping or not self._thread.is_alive():
                     raise LogClosedError("the log was shut down before the checkpoint was made")
                 self._wait_until(deadline)
 
@@ -118,14 +118,14 @@ class Checkpointer:
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             raise TimeoutError("the checkpoint takes longer than the timeout")
-        self._changed.wait(left)
+        self._changed.wait(None if left is None else min(left, threading.TIMEOUT_MAX))
 
     def _failed(self) -> CheckpointError:
         return CheckpointError(f"the last attempt to checkpoint failed: {self.error!r}")
 
     def stop(self, deadline: float | None, *, drain: bool = True) -> CheckpointError | None:
         """Checkpoint what is sealed (one last attempt), end the thread, and return what failed."""
-        with self._changed:
+        with self._mutex:
             failures = self._failures
             self._hurry = True
             self._changed.notify_all()
@@ -149,6 +149,10 @@ class Checkpointer:
             if not segment.pins:
                 segment.file.close()
 
+    def manager_closed(self) -> None:
+        """Tell the manager that the log has let go of everything."""
+        self._manager.closed()
+
     def is_current(self) -> bool:
         """Whether this is the calling thread."""
         return threading.current_thread() is self._thread
@@ -158,21 +162,24 @@ class Checkpointer:
         return len(self._queue)
 
     def _notify(self) -> None:
-        with self._changed:
+        with self._mutex:
             self._changed.notify_all()
 
     # -- the thread --------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while True:
-            with self._changed:
+            with self._mutex:
                 self._changed.wait_for(self._has_work)
                 if self._stopping:
                     return
                 segment = self._queue[0] if self._queue else None
             try:
                 self._release_aside()
-                if segment is not None:
+                if segment is not None and self._log() is None:
+                    with self._mutex:  # the log was dropped: its end is on the way
+                        self._changed.wait_for(lambda: self._stopping)
+                elif segment is not None:
                     self._checkpoint(segment)
                     self._succeeded(segment)
             except BaseException as error:  # noqa: BLE001 - it is kept, and raised to who asks
@@ -183,7 +190,7 @@ class Checkpointer:
         return self._stopping or bool(self._queue) or any(not s.pins for s in self._aside)
 
     def _succeeded(self, segment: Segment) -> None:
-        with self._changed:
+        with self._mutex:
             self._queue.popleft()
             self.error = None
             self._attempts = 0
@@ -191,13 +198,17 @@ class Checkpointer:
 
     def _pause_after(self, error: BaseException) -> None:
         pause = min(FIRST_PAUSE * 2**self._attempts, LONGEST_PAUSE)
-        logger.error("checkpointing failed, next try in %.2f s", pause, exc_info=error)
-        with self._changed:
+        traceback = error.__traceback__
+        with self._mutex:
             self.error = without_frames(error)
             self._attempts += 1
             self._failures += 1
             self._hurry = False
             self._changed.notify_all()
+        told = (type(error), error, traceback)
+        tell(logger.error, "checkpointing failed, next try in %.2f s", pause, exc_info=told)
+        del traceback, told
+        with self._mutex:
             self._changed.wait_for(lambda: self._stopping or self._hurry, pause)
 
     def _checkpoint(self, segment: Segment) -> None:

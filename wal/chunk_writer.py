@@ -47,21 +47,25 @@ class ChunkWriter:
         if self.written + len(piece) > self.length:
             entry._abandon()
             raise ChunkLengthError(self.length, self.written + len(piece))
-        buffer = entry._buffer
-        if buffer.gathered >= buffer.buffer_bytes:
-            buffer.write_out()
-        self._running = crc32c(piece, self._running)
-        self._add(piece)
-        if self._writer.taken > self._offset:
-            self._pieces.clear()  # a leader took some of it: it will be read from the file
-        else:
-            self._pieces.append(piece)
-        self.written += len(piece)
+        try:
+            buffer = entry._buffer
+            if buffer.gathered >= buffer.buffer_bytes:
+                buffer.write_out()
+            self._running = crc32c(piece, self._running)
+            self._add(piece)
+            if self._writer.taken > self._offset:
+                self._pieces.clear()  # a leader took some of it: it will be read from the file
+            else:
+                self._pieces.append(piece)
+            self.written += len(piece)
+        except BaseException:
+            entry._abandon()  # half of a step may be done
+            raise
         return len(piece)
 
     def _add(self, piece: bytes) -> None:
         buffer = self._entry._buffer
-        with buffer.lock:
+        with buffer.lock, buffer.whole:
             self._entry._check_latch()
             buffer.gathered += self._writer.add(piece)
 
@@ -81,17 +85,22 @@ class ChunkWriter:
         if self.written != self.length:
             entry._abandon()
             raise ChunkLengthError(self.length, self.written)
-        tail = fmt.CRC.pack(self._running)
-        self._add(tail)
-        self._make_readable()
-        self._record = entry._record(self._offset, self._running, self.length, tail)
-        entry._chunk = None
-        return self._record
+        try:
+            tail = fmt.CRC.pack(self._running)
+            self._add(tail)
+            self._make_readable()
+            record = entry._record(self._offset, self._running, self.length, tail)
+            entry._chunk = None
+            self._record = record
+        except BaseException:
+            entry._abandon()
+            raise
+        return record
 
     def _make_readable(self) -> None:
         """Chunks are read from the buffer or the file: one that is in both goes to the file."""
         buffer, segment = self._entry._buffer, self._writer.segment
-        with buffer.lock:
+        with buffer.lock, buffer.whole:
             buffered = self._writer.taken <= self._offset
             if buffered:
                 segment.unwritten[self._offset] = (b"".join(self._pieces), self._running)

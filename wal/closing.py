@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from wal.checkpoint_marker import CleanMark
 from wal.errors import LogClosedError, LogFailedError, WalError
@@ -22,7 +22,7 @@ class Closing:
         self._parts = parts
         self._closed = False
         self._forked = False
-        self._lock = threading.Lock()  # one shutdown at a time
+        self._turn = Turnstile()  # one shutdown at a time
         _open.add(self)
 
     def shutdown(self, timeout: float | None) -> None:
@@ -35,18 +35,24 @@ class Closing:
             if buffer.refusal is None:
                 buffer.refusal = LogClosedError("the log was shut down")
             buffer.room = 0
-        if not _acquired(self._lock, deadline):
-            raise TimeoutError("another thread's shutdown takes longer than the timeout")
+        me = object()
         try:
-            # Once the turn has been free no entry is open, and who waited for it finds the log
-            # closed. It is not kept: a checkpoint_to may be among those.
-            if not _acquired(buffer.entry_turn, deadline):
-                raise TimeoutError("an entry is still open")
-            buffer.entry_turn.release()
+            if not self._turn.acquire(me, _left(deadline)):
+                raise TimeoutError("another thread's shutdown takes longer than the timeout")
+            # Once the entry turn has been free no entry is open, and who waited for it finds the
+            # log closed. It is not kept: a checkpoint_to may be among those.
+            try:
+                if not buffer.entry_turn.acquire(me, _left(deadline)):
+                    raise TimeoutError("an entry is still open")
+            finally:
+                buffer.entry_turn.release(me)
             if not self._closed:
                 self._shutdown(deadline)
         finally:
-            self._lock.release()
+            try:
+                buffer.entry_turn.release(me)  # again: an interrupt may have kept it from the first
+            finally:
+                self._turn.release(me)
 
     def _shutdown(self, deadline: float | None) -> None:
         parts = self._parts
@@ -62,23 +68,23 @@ class Closing:
             raise failure
 
     def _release(self, *, clean: bool) -> None:
+        """Let go of everything, whatever goes wrong with a part of it; may be called again."""
         parts = self._parts
-        self._closed = True
         parts.reader.closed = LogClosedError("the log was shut down")
-        _open.discard(self)
-        parts.flusher.stop()
-        try:
+        with ExitStack() as last_first:
+            last_first.callback(parts.checkpointer.manager_closed)
+            last_first.callback(self._ended)
+            for part in (parts.lock.release, parts.marker.close, parts.checkpointer.close):
+                last_first.callback(part)
+            last_first.callback(parts.registry.close)
+            last_first.callback(parts.pool.close)
             if clean:
-                self._mark_clean()
-        except OSError as error:
-            message = f"everything is durable, but the marker could not say so: {error}"
-            raise LogFailedError(message, error.errno) from error
-        finally:
-            parts.pool.close()
-            parts.registry.close()
-            parts.checkpointer.close()
-            parts.marker.close()
-            parts.lock.release()
+                last_first.callback(self._mark_clean)
+            last_first.callback(parts.flusher.stop)
+
+    def _ended(self) -> None:
+        self._closed = True
+        _open.discard(self)
 
     def _mark_clean(self) -> None:
         """Say in the marker where the log ends, so that the next opening can go on there.
@@ -89,12 +95,16 @@ class Closing:
         buffer, writer = parts.commits.buffer, parts.commits.buffer.writer
         segment = writer.segment
         mark = CleanMark(segment.id, segment.committed_end, buffer.last_id)
-        parts.marker.write(
-            durable_id=buffer.durable_id,
-            highest_id=buffer.next_id - 1,
-            newest_nonempty=parts.registry.newest_nonempty(),
-            clean=None if writer.must_seal else mark,
-        )
+        try:
+            parts.marker.write(
+                durable_id=buffer.durable_id,
+                highest_id=buffer.next_id - 1,
+                newest_nonempty=parts.registry.newest_nonempty(),
+                clean=None if writer.must_seal else mark,
+            )
+        except OSError as error:
+            message = f"everything is durable, but the marker could not say so: {error}"
+            raise LogFailedError(message, error.errno) from error
 
     def drop(self) -> None:
         """The last reference to the log went: write what is acknowledged, and let go.
@@ -145,8 +155,8 @@ class Closing:
             raise _forked()
 
 
-def _acquired(lock: threading.Lock | Turnstile, deadline: float | None) -> bool:
-    return lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic()))
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else deadline - time.monotonic()
 
 
 def _forked() -> LogClosedError:

@@ -7,12 +7,13 @@ knows every offset, and takes the append lock only to add bytes that a leader ma
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, Final
 
 from crc32c import crc32c
 
-from wal.append_buffer import ForCheckpoint, Wait
+from wal.append_buffer import ForCheckpoint
 from wal.chunk_writer import ChunkWriter
 from wal.config import Durability
 from wal.errors import ChunkLengthError, EntryStateError
@@ -51,10 +52,12 @@ class EntryWriter:
     unfinished is rolled back, with a ResourceWarning.
     """
 
+    _done = True  # until it has begun
+    id = EntryId(0)
+
     def __init__(
         self, commits: GroupCommit, size_hint: int = 0, log: WriteAheadLog | None = None
     ) -> None:
-        self._done = True  # until it has begun, for __del__
         self._log = log  # a log lives as long as its open entry
         self._commits = commits
         self._buffer = commits.buffer
@@ -67,38 +70,37 @@ class EntryWriter:
         self._count = 0
         self._chunk: ChunkWriter | None = None
         self._thread = get_ident()
-        self.id = EntryId(self._begin())
+        self._turn = object()  # owns the turn: not the entry itself, which may be dropped
+        self._begin()
 
-    def _begin(self) -> int:
+    def _begin(self) -> None:
         if self._commits.barred:
             self._commits.check_barred()
         while True:
             begun = self._begin_in_turn()
             if isinstance(begun, int):
-                return begun
+                return
             begun()
 
     def _begin_in_turn(self) -> int | ForCheckpoint:
         """The entry's id, and the turn is kept; or a wait that must not keep the turn."""
         commits, buffer = self._commits, self._buffer
-        buffer.entry_turn.acquire()
-        begun: Wait | int | None = None
         try:
+            buffer.entry_turn.acquire(self._turn)
             while True:
-                with buffer.lock:
+                with buffer.lock, buffer.whole:
                     begun = buffer.begin_entry_locked()
-                if isinstance(begun, int):
-                    commits.barred[self._thread] = IN_ENTRY
-                    self._done = False
-                    return begun
+                    if isinstance(begun, int):
+                        commits.barred[self._thread] = IN_ENTRY
+                        self.id = EntryId(begun)
+                        self._done = False
+                        return begun
                 if isinstance(begun, ForCheckpoint):
                     return begun
                 begun()
         finally:
             if self._done:
-                commits.barred.pop(self._thread, None)
-                buffer.entry_open = False
-                buffer.entry_turn.release()
+                self._leave()
 
     # -- chunks ------------------------------------------------------------------------------------
 
@@ -115,11 +117,11 @@ class EntryWriter:
         head, offset, running = self._chunk_head(len(body))
         crc = crc32c(body, running)
         tail = fmt.CRC.pack(crc)
-        with self._buffer.lock:
+        with self._buffer.lock, self._buffer.whole:
             self._check_latch()
             self._buffer.gathered += writer.add(head, body, tail)
             writer.segment.unwritten[offset] = (body, crc)
-        return self._record(offset, crc, len(body), tail)
+            return self._record(offset, crc, len(body), tail)
 
     def begin_chunk(self, length: int) -> ChunkWriter:
         """Begin a chunk of ``length`` bytes whose data follows in pieces."""
@@ -165,7 +167,7 @@ class EntryWriter:
     def _open(self, size: int) -> None:
         """Frame the entry's header, in a fresh segment where its first chunk fits better."""
         buffer = self._buffer
-        with buffer.lock:
+        with buffer.lock, buffer.whole:
             self._check_latch()
             writer = buffer.make_place_locked(size, self.id)
             self._start, self._mark = writer.end, writer.mark()
@@ -200,31 +202,33 @@ class EntryWriter:
 
     def _submit(self, on_commit: OnCommit | None, rank: int, item: Item | None = None) -> Ticket:
         """Close the entry and give it its place among the commits in flight, without waiting."""
-        buffer, commits = self._buffer, self._commits
         try:
             if self._writer is None:
                 self._open(fmt.ENTRY_BYTES + fmt.END_BYTES)
             writer = self._writer
             assert writer is not None
             self._reserve(writer, fmt.END_BYTES)
-            end = fmt.encode_end(
-                writer.seed, self._start, self._header, bytes(self._crcs), self._count
-            )
-            with buffer.lock:
-                self._check_latch()
-                buffer.gathered += writer.add(end)
-                buffer.entries += 1
-                writer.segment.committed_end = writer.end
-                writer.segment.last_id = buffer.last_id = self.id
-                buffer.arm_locked()  # it may have been open for longer than the flusher looks
-                ticket = commits.enter_flight_locked(self.id, rank, on_commit, item)
-                self._done = True
-                buffer.entry_open = False
-        except BaseException:
-            self._abandon()
-            raise
-        self._leave()
-        return ticket
+            return self._end(writer, on_commit, rank, item)
+        finally:
+            if not self._done:
+                self._abandon()
+            _surely(self._leave)
+
+    def _end(
+        self, writer: SegmentWriter, on_commit: OnCommit | None, rank: int, item: Item | None
+    ) -> Ticket:
+        buffer = self._buffer
+        end = fmt.encode_end(writer.seed, self._start, self._header, bytes(self._crcs), self._count)
+        with buffer.lock, buffer.whole:
+            self._check_latch()
+            buffer.gathered += writer.add(end)
+            buffer.entries += 1
+            writer.segment.committed_end = writer.end
+            writer.segment.last_id = buffer.last_id = self.id
+            buffer.arm_locked()  # it may have been open for longer than the flusher looks
+            buffer.entry_open = False
+            self._done = True
+            return self._commits.enter_flight_locked(self.id, rank, on_commit, item)
 
     def rollback(self) -> None:
         """Take the entry back: nothing of it is ever recovered, and its id is not used again."""
@@ -234,19 +238,24 @@ class EntryWriter:
 
     def _abandon(self) -> None:
         """Roll back what is not committed; on the flusher's thread for a dropped entry."""
-        if self._done:
-            return
+        if not self._done:
+            _surely(self._roll_back)
+
+    def _roll_back(self) -> None:
         buffer = self._buffer
-        with buffer.lock:
-            self._done = True
-            if self._writer is not None:
-                buffer.gathered -= self._writer.drop_after(self._mark, self._start)
-            buffer.entry_open = False
+        with buffer.lock, buffer.whole:
+            if not self._done:
+                writer, self._writer = self._writer, None
+                if writer is not None:
+                    buffer.gathered -= writer.drop_after(self._mark, self._start)
+                buffer.entry_open = False
+                self._done = True
         self._leave()
 
     def _leave(self) -> None:
+        """Let others go on. May be repeated: only who has the turn gives it back."""
         self._commits.barred.pop(self._thread, None)
-        self._buffer.entry_turn.release()
+        self._buffer.entry_turn.release(self._turn)
 
     def _check_open(self) -> None:
         if self._done:
@@ -296,3 +305,12 @@ class EntryWriter:
 
     def __repr__(self) -> str:
         return f"<EntryWriter of entry {self.id}{', ended' if self._done else ''}>"
+
+
+def _surely(step: Callable[[], None]) -> None:
+    """Take a step that may be repeated, also if an interrupt comes in the middle of it."""
+    try:
+        step()
+    except BaseException:
+        step()
+        raise

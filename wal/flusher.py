@@ -16,6 +16,7 @@ from typing import Final
 
 from wal.errors import WalError
 from wal.group_commit import GroupCommit
+from wal.telling import tell
 
 logger = logging.getLogger("wal.flusher")
 
@@ -29,7 +30,7 @@ class Flusher:
     """One thread and its queue. ``wake``, ``arm``, ``defer``: with any lock held."""
 
     def __init__(self, interval: float) -> None:
-        self._interval = interval
+        self._interval = min(interval, threading.TIMEOUT_MAX / 2)
         self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self._commits: GroupCommit | None = None
         self._seen_id = -1
@@ -87,9 +88,9 @@ class Flusher:
                     deadline = time.monotonic() + self._interval if self._tick() else None
             except WalError:
                 deadline = None  # latched: whoever waits has been told
-            except BaseException:  # an on_commit's SystemExit too: dropped entries need the thread
+            except BaseException:  # noqa: BLE001 - SystemExit too: dropped entries need the thread
                 deadline = time.monotonic() + self._interval
-                logger.exception("the flusher failed; it goes on")
+                tell(logger.exception, "the flusher failed; it goes on")
             del task  # it may hold the last reference to the log
 
     def _next(self, deadline: float | None) -> Task | None:

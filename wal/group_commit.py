@@ -81,14 +81,19 @@ class GroupCommit:
                 self.check_barred()
             with buffer.lock:
                 if size <= buffer.room and not self.in_flight:
-                    entry_id = buffer.next_id
-                    buffer.next_id = entry_id + 1
-                    buffer.room -= size
-                    buffer.chunks += count
-                    buffer.items.append(item)
-                    if on_commit is None and self._committed is None:
-                        return entry_id  # type: ignore[return-value]
-                    failure = self._run_hooks_inline(entry_id, on_commit, item)
+                    try:
+                        entry_id = buffer.next_id
+                        buffer.next_id = entry_id + 1
+                        buffer.room -= size
+                        buffer.chunks += count
+                        buffer.items.append(item)
+                        if on_commit is None and self._committed is None:
+                            return entry_id  # type: ignore[return-value]
+                        failure = self._run_hooks_inline(entry_id, on_commit, item)
+                    except BaseException as error:
+                        # The entry, its hooks and what they keep may be out of step.
+                        buffer.latch_locked(copy_of_interrupt(error))
+                        raise
                     if failure is None:
                         return entry_id  # type: ignore[return-value]
                     raise failure
@@ -117,7 +122,7 @@ class GroupCommit:
         if self.barred:
             self.check_barred()
         while True:
-            with buffer.lock:
+            with buffer.lock, buffer.whole:
                 wait = None if size <= buffer.room else buffer.make_room_locked(size)
                 if wait is None:
                     entry_id = buffer.next_id
@@ -156,10 +161,6 @@ class GroupCommit:
             segment_id = self.buffer.writer.segment.header.segment_id
             hook = self._committed if item is not None else None
             return run_hooks(EntryId(entry_id), segment_id, item, hook, on_commit)
-        except BaseException as error:
-            # What the hook keeps in step with the log may not be in step any more.
-            self._rounds.latch_locked(copy_of_interrupt(error))
-            raise
         finally:
             self.buffer.hook_thread = 0
             del barred[me]
@@ -203,6 +204,8 @@ class GroupCommit:
             self.check_barred()
         done = threading.Event()
         ticket.add_done_callback(lambda _: done.set())
+        if timeout is not None:
+            timeout = min(timeout, threading.TIMEOUT_MAX)
         if not done.wait(timeout):
             raise TimeoutError(f"entry {ticket.entry_id} is not done after {timeout} seconds")
         return ticket.result()
@@ -231,7 +234,7 @@ class GroupCommit:
         """Seal the active segment if it has entries; the id of the newest sealed segment."""
         buffer = self.buffer
         while True:
-            with buffer.lock:
+            with buffer.lock, buffer.whole:
                 sealed = buffer.seal_locked()
             if not callable(sealed):
                 break

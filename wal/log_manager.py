@@ -123,6 +123,12 @@ class LogManager:
         ``chunks`` is the list that was appended; it is called before the entry's own ``on_commit``.
         """
 
+    def closed(self) -> None:
+        """The log has let go of everything, its lock last: let go of what had to last as long.
+
+        Called once, at the end of ``shutdown``, or when a log that was dropped has come to its end.
+        """
+
 
 class LogVoid(LogManager):
     """Recovers nothing and keeps nothing: what a former process left is recycled.

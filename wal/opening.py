@@ -49,8 +49,8 @@ class Parts:
 
 def open_for_writing(configuration: Configuration, manager: LogManager) -> Parts:
     """Lock the directory, recover through the manager, and be ready to append."""
-    directory = os.fspath(configuration.directory)
     files = configuration.file_system
+    directory = files.resolve(os.fspath(configuration.directory))
     files.make_directory(directory)
     lock = files.lock(os.path.join(directory, "LOCK"), configuration.lock_timeout)
     try:
@@ -105,6 +105,7 @@ class _Assembly:
             flusher = Flusher(configuration.flush_interval)
             buffer = AppendBuffer(
                 configuration,
+                self.directory,
                 self.registry,
                 self.pool,
                 checkpointer,

@@ -38,8 +38,8 @@ _PAUSE: Final = 0.005
 
 def judge_beside_writer(configuration: Configuration) -> Judgement:
     """A reading that no writer disturbed; CorruptLogError if none could be had."""
-    directory = os.fspath(configuration.directory)
     files = configuration.file_system
+    directory = files.resolve(os.fspath(configuration.directory))
     if not files.exists(directory):
         raise LogNotFoundError(directory)
     for attempt in range(_ATTEMPTS):

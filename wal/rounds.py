@@ -26,6 +26,7 @@ from wal.positions import MAX_ID
 from wal.segments.lifecycle import Segment
 from wal.segments.writer import SegmentWriter, Taken
 from wal.statistics import CommitCounters
+from wal.telling import tell
 from wal.tickets import Committed, Ticket
 
 logger = logging.getLogger("wal.commit")
@@ -72,11 +73,11 @@ class Rounds:
             elif self.in_flight:
                 self._fail_in_flight(self.buffer.failure)
         except BaseException as error:
-            logger.error("the log failed: it must be reopened", exc_info=error)
+            tell(logger.error, "the log failed: it must be reopened", exc_info=error)
             interrupt = not isinstance(error, Exception)
             failure = copy_of_interrupt(error) if interrupt else without_frames(error)
             with self.buffer.lock:
-                self.latch_locked(failure)
+                self.buffer.latch_locked(failure)
             self._fail_in_flight(failure)
             if interrupt:
                 raise
@@ -176,11 +177,6 @@ class Rounds:
             self._on_sealed(self._sealing.pop(0))
 
     # -- failing -----------------------------------------------------------------------------------
-
-    def latch_locked(self, error: BaseException) -> None:
-        if self.buffer.failure is None:
-            self.buffer.failure = error
-            self.buffer.room = 0
 
     def _fail_in_flight(self, error: BaseException) -> None:
         """Wake everybody: the complete ones with their result, the others with the failure."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from wal.errors import CallbackError, EntryStateError
 from wal.positions import EntryId
+from wal.telling import tell
 
 if TYPE_CHECKING:
     from wal.group_commit import GroupCommit
@@ -133,8 +134,8 @@ class Ticket:
     def _call(self, fn: Callable[[Ticket], object]) -> None:
         try:
             fn(self)
-        except Exception:
-            logger.exception("a done callback of entry %d raised", self.entry_id)
+        except Exception:  # noqa: BLE001 - it is the callback's own affair
+            tell(logger.exception, "a done callback of entry %d raised", self.entry_id)
 
     def run_hooks(self, committed: Committed | None) -> None:
         """Run the manager's hook and the commit's own, once."""

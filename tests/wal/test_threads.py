@@ -506,13 +506,13 @@ class TestInterruptsInAWaiter:
         holder = Worker(hold)
         assert opened.wait(PATIENCE)
         waiting = threading.Event()
-        original = log._buffer._wait_for_entry
+        original = log._buffer.entry_turn.wait
 
         def wait_for_entry():
             waiting.set()
             original()
 
-        log._buffer._wait_for_entry = wait_for_entry
+        log._buffer.entry_turn.wait = wait_for_entry
         interrupter = Worker(self.interrupt, waiting.is_set)
         with pytest.raises(KeyboardInterrupt):
             log.append([b"b"])

@@ -13,8 +13,9 @@ def waiting(turnstile, number, order):
     """A thread that waits for its turn, and tells when it had it."""
 
     def run():
-        with turnstile:
-            order.append(number)
+        turnstile.acquire(number)
+        order.append(number)
+        turnstile.release(number)
 
     before = len(turnstile._queue)
     thread = threading.Thread(target=run)
@@ -26,9 +27,9 @@ def waiting(turnstile, number, order):
 
 def test_who_came_first_goes_first():
     turnstile, order = Turnstile(), []
-    turnstile.acquire()
+    turnstile.acquire("first")
     threads = [waiting(turnstile, number, order) for number in range(8)]
-    turnstile.release()
+    turnstile.release("first")
     for thread in threads:
         thread.join(10)
     assert order == list(range(8))
@@ -36,22 +37,37 @@ def test_who_came_first_goes_first():
 
 def test_a_wait_that_ends_gives_its_place_up():
     turnstile, order = Turnstile(), []
-    turnstile.acquire()
-    assert not turnstile.acquire(timeout=0.001)
+    turnstile.acquire("first")
+    assert not turnstile.acquire("impatient", timeout=0.001)
     thread = waiting(turnstile, 1, order)
-    turnstile.release()
+    turnstile.release("first")
     thread.join(10)
     assert order == [1]
-    assert turnstile.acquire(timeout=0)
+    assert turnstile.acquire("last", timeout=0)
 
 
-def test_an_interrupt_gives_the_turn_up(monkeypatch):
-    """An interrupt may come just after the turn has been given."""
+def test_letting_go_twice_takes_nothing_from_the_next():
     turnstile = Turnstile()
-    turnstile.acquire()
+    turnstile.acquire("first")
+    turnstile.release("first")
+    turnstile.acquire("second")
+    turnstile.release("first")
+    assert not turnstile.acquire("third", timeout=0)
+
+
+def test_a_wait_without_end_may_be_asked_for():
+    turnstile = Turnstile()
+    assert turnstile.acquire("one", timeout=float("inf"))
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["before", "after"])
+def test_an_interrupt_gives_the_turn_up(given, monkeypatch):
+    """An interrupt just before or after the turn was given left it with a thread that had gone."""
+    turnstile = Turnstile()
+    turnstile.acquire("first")
 
     class Interrupted:
-        """A lock in whose second ``acquire`` the turn comes, and then the interrupt."""
+        """A lock in whose second ``acquire`` the turn comes, or not, and then the interrupt."""
 
         def __init__(self):
             self.acquired = 0
@@ -59,13 +75,17 @@ def test_an_interrupt_gives_the_turn_up(monkeypatch):
         def acquire(self, timeout=-1):
             self.acquired += 1
             if self.acquired == 2:
-                turnstile.release()
+                if given:
+                    turnstile.release("first")
                 raise KeyboardInterrupt
 
         def release(self):
             pass
 
-    monkeypatch.setattr("wal.turnstile.threading.Lock", Interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        turnstile.acquire()
-    assert turnstile.acquire(timeout=0)
+    with monkeypatch.context() as patched:
+        patched.setattr("wal.turnstile.threading.Lock", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            turnstile.acquire("second")
+    turnstile.release("second")
+    turnstile.release("first")
+    assert turnstile.acquire("third", timeout=0)

@@ -75,6 +75,12 @@ class Lock(Protocol):
 class FileSystem(Protocol):
     """Names and directories. Paths are strings in the operating system's syntax."""
 
+    def resolve(self, path: str) -> str:
+        """The path in a form that stays right: absolute, symbolic links followed.
+
+        A log keeps it: the process may change its directory, and a link may be set anew.
+        """
+
     def open(self, path: str, *, writable: bool = True) -> File:
         """Open an existing file; FileNotFoundError where there is none."""
 

@@ -107,6 +107,9 @@ class FaultyFileSystem(Faults):
             system.continue_from(self)
             return system
 
+    def resolve(self, path: str) -> str:
+        return self.inner.resolve(path)
+
     def open(self, path: str, *, writable: bool = True) -> FaultyFile:
         """Open an existing file."""
 

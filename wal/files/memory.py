@@ -46,6 +46,9 @@ class MemoryFileSystem:
             parent, name = os.path.split(normal_path(path))
             self._make(parent)[name] = _Node(bytes(data))
 
+    def resolve(self, path: str) -> str:
+        return path
+
     def open(self, path: str, *, writable: bool = True) -> MemoryFile:
         """Open an existing file."""
         with self._lock:

@@ -46,6 +46,9 @@ class StandardFileSystem:
 
     file_type: ClassVar[type[DescriptorFile]] = _BEST
 
+    def resolve(self, path: str) -> str:
+        return os.path.realpath(path)
+
     def open(self, path: str, *, writable: bool = True) -> DescriptorFile:
         """Open an existing file."""
         descriptor = Descriptor(open_descriptor(path, writable=writable, create=False))

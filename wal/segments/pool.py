@@ -10,6 +10,7 @@ import threading
 from wal.errors import SegmentAllocationError
 from wal.files import File, FileSystem
 from wal.segments.lifecycle import Segment
+from wal.telling import tell
 
 logger = logging.getLogger("wal.pool")
 
@@ -84,10 +85,9 @@ class SparePool:
                 return
             self._requested = True
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._prepare, name="wal-preparer", daemon=True
-                )
-                self._thread.start()
+                thread = threading.Thread(target=self._prepare, name="wal-preparer", daemon=True)
+                thread.start()
+                self._thread = thread
         self._requests.put(True)
 
     def _prepare(self) -> None:
@@ -96,7 +96,7 @@ class SparePool:
                 self.ensure()
             except OSError as error:
                 # The writer that comes to need it tries again and gets the error itself.
-                logger.warning("could not prepare a segment: %s", error)
+                tell(logger.warning, "could not prepare a segment: %s", error)
             finally:
                 with self._lock:
                     self._requested = False
@@ -163,7 +163,7 @@ class SparePool:
         try:
             self._files.remove(path)
         except OSError as error:
-            logger.warning("could not remove %s: %s", path, error)
+            tell(logger.warning, "could not remove %s: %s", path, error)
 
     def count(self) -> int:
         """How many spares are ready."""
