@@ -27,7 +27,7 @@ class Keeper(wal.LogManager):
 
 
 def test_an_interrupt_between_bytes_and_offset_latches(monkeypatch):
-    """Bytes were added, the offset had not moved: later commits were acknowledged, and unreadable."""
+    """Bytes were added, the offset had not moved: later commits were lost, though acknowledged."""
     files = MemoryFileSystem()
     configuration = wal.Configuration("log", file_system=files)
     log = configuration.open(Keeper())
