@@ -22,6 +22,14 @@ BUFFER, WRITE, FSYNC = Durability.BUFFER, Durability.WRITE, Durability.FSYNC
 NOISE = random.Random(7).randbytes(1 << 20)
 
 
+@pytest.fixture(autouse=True)
+def _interrupts_are_heard():
+    """A process that a shell starts in the background ignores SIGINT, and so do its tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def chunks_of(number):
     """From 1 to 8 chunks of up to 64 KiB, told by a number that the first begins with."""
     rng = random.Random(number)
