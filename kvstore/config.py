@@ -13,6 +13,8 @@ LEAST_MEMTABLE_BYTES: Final = 64 << 10
 ITEM_OVERHEAD: Final = 190
 """Bytes of memory that a recent mutation takes beside its key and value, roughly."""
 
+COMPRESSIONS: Final = (None, "zlib", "zstd", "lz4")
+LEAST_LARGE_VALUE: Final = 1 << 10
 LEAST_SEGMENT_BYTES: Final = 32 << 10
 _USUAL_SEGMENT: Final = 8 << 20  # smaller ones make loading slower: more tables are merged
 _LARGEST_SEGMENT: Final = 64 << 20
@@ -31,8 +33,20 @@ class Options:
 
     durability: Durability = Durability.FSYNC
     """What writes wait for unless they say otherwise."""
+    cache_bytes: int = 64 << 20
+    """How much memory rows and blocks of tables may take while they are kept for later reads."""
     memtable_bytes: int = 64 << 20
     """About how much memory recent mutations take before they are moved to a table."""
+    large_value_bytes: int = 64 << 10
+    """Values of so many bytes and more stay out of memory: in the log, later in tables' blobs."""
+    compression: str | None = None
+    """How the blocks of new tables are compressed: None, ``"zlib"``, ``"zstd"`` or ``"lz4"``."""
+    retain_bytes: int = 0
+    """How much of the log is kept for :meth:`Store.changes` after it was checkpointed."""
+    retain_seconds: float = 0.0
+    """For how long the log is kept for :meth:`Store.changes` after it was checkpointed."""
+    processes: bool = True
+    """Whether tables are built and merged in processes of their own where that pays."""
     lock_timeout: float = 0.0
     """Seconds to wait for another writer to let go of the store."""
     file_system: FileSystem = field(default_factory=StandardFileSystem, repr=False)
@@ -45,6 +59,14 @@ class Options:
             name = type(self.durability).__name__
             raise TypeError(f"durability must be a kvstore.Durability, not {name}")
         _check_size("memtable_bytes", self.memtable_bytes, LEAST_MEMTABLE_BYTES)
+        _check_size("cache_bytes", self.cache_bytes, 0)
+        _check_size("large_value_bytes", self.large_value_bytes, LEAST_LARGE_VALUE)
+        _check_size("retain_bytes", self.retain_bytes, 0)
+        _check_seconds("retain_seconds", self.retain_seconds)
+        _check_seconds("lock_timeout", self.lock_timeout)
+        if self.compression not in COMPRESSIONS:
+            known = ", ".join(map(repr, COMPRESSIONS))
+            raise ValueError(f"compression must be one of {known}, not {self.compression!r}")
         if self.log_segment_bytes is not None:
             _check_size("log_segment_bytes", self.log_segment_bytes, LEAST_SEGMENT_BYTES)
 
@@ -76,6 +98,13 @@ def _check_size(name: str, size: object, least: int) -> None:
         raise TypeError(f"{name} must be an int, not {type(size).__name__}")
     if size < least:
         raise ValueError(f"{name} must be at least {least}, not {size}")
+
+
+def _check_seconds(name: str, seconds: object) -> None:
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
+        raise TypeError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
+    if not seconds >= 0:
+        raise ValueError(f"{name} must not be negative, but is {seconds}")
 
 
 def check_flag(flag: str) -> str:

@@ -10,6 +10,11 @@
     ├── ReadOnlyError        a write asked of a store opened with flag "r"
     ├── CorruptStoreError    damaged data: path, offset, reason
     ├── FormatVersionError   written by a newer version of this package
+    ├── ConflictError        a transaction read what another one has changed since
+    │   └── TransactionTooOldError   it is not known any more whether anything changed
+    ├── CodecMismatchError   a namespace was written with another codec
+    ├── MissingCodecError    a table's compression needs a package that is not installed
+    ├── ChangesLostError     the change feed does not reach back so far; names the oldest id
     ├── KeyTooLongError      a key of more than 65,535 bytes               (also ValueError)
     └── ValueTooLongError    a value of 4 GiB or more                      (also ValueError)
 
@@ -89,6 +94,33 @@ class CorruptStoreError(StoreError):
 
 class FormatVersionError(StoreError):
     """The data has a format that this version of the package does not know."""
+
+
+class ConflictError(StoreError):
+    """What a transaction read was changed before it committed: nothing was written; try again."""
+
+
+class TransactionTooOldError(ConflictError):
+    """So much was written since the transaction began that its reads cannot be checked any more."""
+
+
+class CodecMismatchError(StoreError):
+    """A namespace was made with a codec other than the one that was asked for."""
+
+
+class MissingCodecError(StoreError):
+    """A table is compressed with a method whose package is not installed; names the extra."""
+
+
+class ChangesLostError(StoreError):
+    """Changes that were asked for are no longer kept. ``oldest_id`` is the oldest that still is.
+
+    ``changes(after=oldest_id - 1)`` begins with that one; what is missing has to come from a scan.
+    """
+
+    def __init__(self, oldest_id: int) -> None:
+        self.oldest_id = oldest_id
+        super().__init__(f"the changes are kept from entry {oldest_id} on, not from before")
 
 
 class KeyTooLongError(StoreError, ValueError):

@@ -1,0 +1,65 @@
+"""What a key may stand for inside the store, from the log to a table.
+
+========================  ==========================================================================
+``bytes``                 the value itself
+``None``                  a tombstone: the key is deleted, and hidden in everything older
+``int``                   a large value that is still in the log: its position (16 bytes, big-endian)
+:class:`Blob`             a large value in a table, outside the table's blocks
+:data:`MISSING`           no opinion: whoever was asked does not have the key, ask who is older
+========================  ==========================================================================
+
+A dict of the first three has no member that the garbage collector tracks, and so is not tracked
+itself: a full collection does not walk through a million keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from wal import LogPosition
+
+
+class Blob(Protocol):
+    """A value that stays in its file until somebody reads it."""
+
+    @property
+    def length(self) -> int:
+        """The value's bytes."""
+
+    def read(self) -> bytes:
+        """The value, its checksum verified. CorruptStoreError for damage."""
+
+
+class _Missing:
+    """The type of :data:`MISSING`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = _Missing()
+
+Value = bytes | None | int | Blob
+Found = bytes | None | int | Blob | _Missing
+"""The answer of one place that was asked for a key."""
+
+Values = Mapping[bytes, Value]
+Page = tuple[list[bytes], list[Value]]
+"""Some neighbouring keys, ascending, and their values in the same order."""
+
+
+def position_to_int(position: LogPosition) -> int:
+    """A log position as one int, which the garbage collector does not track.
+
+    >>> int_to_position(position_to_int(LogPosition(7, 300, 2)))
+    LogPosition(segment_id=7, offset=300, index=2)
+    """
+    return int.from_bytes(position.to_bytes(), "big")
+
+
+def int_to_position(number: int) -> LogPosition:
+    """The log position that :func:`position_to_int` was given."""
+    return LogPosition.from_bytes(number.to_bytes(16, "big"))
