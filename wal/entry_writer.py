@@ -34,12 +34,18 @@ _GROWTH: Final = 1 << 20  # a segment that an entry outgrows gets at least so mu
 
 
 def accept_streamed(
-    commits: GroupCommit, item: Item, on_commit: OnCommit | None, rank: int
+    commits: GroupCommit,
+    item: Item,
+    on_commit: OnCommit | None,
+    rank: int,
+    decide: Callable[[], object] | None = None,
 ) -> Ticket:
     """Accept an appended entry that is too large for a group, by reference, without waiting."""
     chunks = [item] if isinstance(item, bytes) else item
     framing = fmt.ENTRY_BYTES + fmt.END_BYTES + fmt.CHUNK_OVERHEAD * len(chunks)
     with EntryWriter(commits, framing + sum(map(len, chunks))) as entry:
+        if decide is not None:
+            decide()  # while it is open nobody else commits
         for chunk in chunks:
             entry.write_chunk(chunk)
         return entry._submit(on_commit, rank, item)

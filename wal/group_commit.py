@@ -23,14 +23,17 @@ from wal.positions import EntryId
 from wal.rounds import FSYNC, IN_CALLBACK, Rounds
 from wal.segments import format as fmt
 from wal.segments.format import Item
-from wal.tickets import OnCommit, Ticket, run_hooks
+from wal.tickets import OnCommit, Ticket, chunks_of, run_hooks
 
 BUFFER: Final = Durability.BUFFER.rank
 
 IN_ENTRY: Final = "inside the thread's own open entry"
 
-AcceptStreamed = Callable[["GroupCommit", Item, "OnCommit | None", int], Ticket]
+AcceptStreamed = Callable[["GroupCommit", Item, "OnCommit | None", int, "Decide | None"], Ticket]
 """Accepts an appended entry that is too large for a group."""
+
+Decide = Callable[[], object]
+"""The last word on an entry, when it is its turn: what it raises keeps the entry out of the log."""
 
 
 class GroupCommit:
@@ -51,6 +54,7 @@ class GroupCommit:
         self.defer = defer  # have a function called on another thread: for finalizers
         self._rounds = rounds
         self._committed = rounds.committed
+        self._accepted = rounds.accepted
         self._accept_streamed = accept_streamed
         self.buffer.write_out = self.write_out
 
@@ -61,6 +65,7 @@ class GroupCommit:
         chunks: Iterable[bytes],
         on_commit: OnCommit | None = None,
         durability: Durability | None = None,
+        decide: Decide | None = None,
     ) -> EntryId:
         """Commit one whole entry; see :meth:`wal.WriteAheadLog.append`.
 
@@ -75,7 +80,7 @@ class GroupCommit:
         else:
             item, size, count = prepare(chunks)
         rank = self.rank if durability is None else rank_of(durability)
-        if not rank and size <= fmt.MAX_GROUP_PAYLOAD:
+        if not rank and size <= fmt.MAX_GROUP_PAYLOAD and decide is None:
             buffer = self.buffer
             if self.barred:
                 self.check_barred()
@@ -97,27 +102,34 @@ class GroupCommit:
                     if failure is None:
                         return entry_id  # type: ignore[return-value]
                     raise failure
-        return self.wait(self.accept(item, size, count, on_commit, rank))
+        return self.wait(self.accept(item, size, count, on_commit, rank, decide))
 
     def submit(
         self,
         chunks: Iterable[bytes],
         on_commit: OnCommit | None = None,
         durability: Durability | None = None,
+        decide: Decide | None = None,
     ) -> Ticket:
         """Accept one whole entry without waiting; see :meth:`wal.WriteAheadLog.submit`."""
         rank = self.rank if durability is None else rank_of(durability)
-        ticket = self.accept(*prepare(chunks), on_commit, rank)
+        ticket = self.accept(*prepare(chunks), on_commit, rank, decide)
         if not ticket.finished:
             self.leadership.see_led()
         return ticket
 
     def accept(
-        self, item: Item, size: int, count: int, on_commit: OnCommit | None, rank: int
+        self,
+        item: Item,
+        size: int,
+        count: int,
+        on_commit: OnCommit | None,
+        rank: int,
+        decide: Decide | None = None,
     ) -> Ticket:
         """Give an entry its id and its place in the log and in ``in_flight``."""
         if size > fmt.MAX_GROUP_PAYLOAD:
-            return self._accept_streamed(self, item, on_commit, rank)
+            return self._accept_streamed(self, item, on_commit, rank, decide)
         buffer = self.buffer
         if self.barred:
             self.check_barred()
@@ -125,6 +137,8 @@ class GroupCommit:
             with buffer.lock, buffer.whole:
                 wait = None if size <= buffer.room else buffer.make_room_locked(size)
                 if wait is None:
+                    if decide is not None:
+                        decide()  # nothing has changed yet
                     entry_id = buffer.next_id
                     buffer.next_id = entry_id + 1
                     buffer.room -= size
@@ -147,7 +161,18 @@ class GroupCommit:
         self.in_flight.append(ticket)
         if rank == FSYNC:
             self.buffer.sync_wanted_id = entry_id
+        if self._accepted is not None and item is not None:
+            self._tell_accepted_locked(entry_id, segment_id, item)
         return ticket
+
+    def _tell_accepted_locked(self, entry_id: int, segment_id: int, item: Item) -> None:
+        """The manager's hook for entries in flight: if it fails, what it keeps is out of step."""
+        assert self._accepted is not None
+        try:
+            self._accepted(EntryId(entry_id), segment_id, chunks_of(item))
+        except BaseException as error:
+            self.buffer.latch_locked(copy_of_interrupt(error))
+            raise
 
     def _run_hooks_inline(
         self, entry_id: int, on_commit: OnCommit | None, item: Item | None

@@ -13,6 +13,7 @@ from wal.closing import Closing
 from wal.config import Configuration, Durability
 from wal.entry_writer import EntryWriter
 from wal.errors import EntryStateError
+from wal.group_commit import Decide
 from wal.log_manager import LogManager
 from wal.opening import Parts, open_for_writing
 from wal.positions import EntryId, LogPosition
@@ -98,6 +99,7 @@ class WriteAheadLog:
         chunks: Iterable[bytes],
         on_commit: OnCommit | None = None,
         durability: Durability | None = None,
+        decide: Decide | None = None,
     ) -> EntryId:
         """Commit an entry of the given chunks and return its id: the fast path.
 
@@ -106,21 +108,27 @@ class WriteAheadLog:
         unless given. ``bytes`` are kept by reference until they are written, any other buffer is
         copied.
 
+        ``decide()`` has the last word: it is called once, when the entry is next in the log's
+        order and has no id yet, with no other entry before its id is given. What it raises is
+        raised here, and nothing was written. The append lock is held: it must be quick, and must
+        call nothing of the log.
+
         Raises LogFailedError once the log has latched (the entry is then in doubt), LogClosedError
         after shutdown, CallbackError if ``on_commit`` raised (the entry is committed),
         SegmentAllocationError and CheckpointError before the entry is accepted (it is not in the
         log).
         """
-        return self._commits.append(chunks, on_commit, durability)
+        return self._commits.append(chunks, on_commit, durability, decide)
 
     def submit(
         self,
         chunks: Iterable[bytes],
         on_commit: OnCommit | None = None,
         durability: Durability | None = None,
+        decide: Decide | None = None,
     ) -> Ticket:
         """Like :meth:`append`, but returns a :class:`Ticket` as soon as the entry has its id."""
-        return self._commits.submit(chunks, on_commit, durability)
+        return self._commits.submit(chunks, on_commit, durability, decide)
 
     def sync(self) -> None:
         """Make everything committed before this call durable, whatever its durability."""

@@ -123,6 +123,14 @@ class LogManager:
         ``chunks`` is the list that was appended; it is called before the entry's own ``on_commit``.
         """
 
+    def accepted(self, entry_id: EntryId, segment_id: int, chunks: Sequence[bytes]) -> None:
+        """An appended entry has its id and its place, and has not reached its durability yet.
+
+        Called in EntryId order, with the log's append lock held: be quick, and call nothing of the
+        log. Each of them goes to ``committed`` later, unless the log fails. An entry that is
+        complete at once (BUFFER, with nothing before it in flight) goes to ``committed`` only.
+        """
+
     def closed(self) -> None:
         """The log has let go of everything, its lock last: let go of what had to last as long.
 

@@ -118,7 +118,8 @@ class _Assembly:
                 buffer,
                 self.files,
                 self.directory,
-                _committed_hook(self.manager),
+                _hook(self.manager, "committed"),
+                _hook(self.manager, "accepted"),
                 checkpointer.enqueue,
                 flusher.wake,
             )
@@ -212,8 +213,9 @@ class _Assembly:
             opened.pop_all()
 
 
-def _committed_hook(manager: LogManager) -> Committed | None:
-    """The manager's ``committed``, if it has one of its own."""
-    if type(manager).committed is LogManager.committed:
+def _hook(manager: LogManager, name: str) -> Committed | None:
+    """One of the manager's optional hooks, if it has one of its own."""
+    if getattr(type(manager), name) is getattr(LogManager, name):
         return None
-    return manager.committed
+    hook: Committed = getattr(manager, name)
+    return hook

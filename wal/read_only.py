@@ -20,6 +20,7 @@ from wal.errors import (
     PositionNotFoundError,
     ReadOnlyLogError,
 )
+from wal.group_commit import Decide
 from wal.judgement import Judgement
 from wal.log import WriteAheadLog
 from wal.log_manager import LogManager
@@ -113,6 +114,7 @@ class ReadOnlyLog(WriteAheadLog):
         chunks: Iterable[bytes],
         on_commit: OnCommit | None = None,
         durability: Durability | None = None,
+        decide: Decide | None = None,
     ) -> NoReturn:
         """Raises ReadOnlyLogError."""
         raise _refusal()
@@ -122,6 +124,7 @@ class ReadOnlyLog(WriteAheadLog):
         chunks: Iterable[bytes],
         on_commit: OnCommit | None = None,
         durability: Durability | None = None,
+        decide: Decide | None = None,
     ) -> NoReturn:
         """Raises ReadOnlyLogError."""
         raise _refusal()

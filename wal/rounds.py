@@ -48,6 +48,7 @@ class Rounds:
         file_system: FileSystem,
         directory: str,
         committed: Committed | None,
+        accepted: Committed | None,
         on_sealed: Callable[[Segment], object],
         wake_flusher: Callable[[], object],
     ) -> None:
@@ -57,6 +58,7 @@ class Rounds:
         self.barred: dict[int, str] = {}  # threads that may not commit now, and why
         self.counters = CommitCounters()
         self.committed = committed
+        self.accepted = accepted
         self._files = file_system
         self._directory = directory
         self._on_sealed = on_sealed
