@@ -71,11 +71,11 @@ from wal.log_manager import (
     RecoveredSegment,
     Recovery,
     SealedSegment,
-    SegmentReader,
 )
 from wal.positions import ChunkRecord, EntryId, LogPosition
 from wal.segments.chunks import ChunkReader
 from wal.segments.frames import Entry
+from wal.segments.sealed import SegmentDescription, SegmentReader
 from wal.statistics import LogStats
 from wal.tickets import Ticket
 
@@ -108,6 +108,7 @@ __all__ = [
     "Recovery",
     "SealedSegment",
     "SegmentAllocationError",
+    "SegmentDescription",
     "SegmentReader",
     "Ticket",
     "WalError",

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Final
 from wal.append_buffer import AppendBuffer, Wait
 from wal.checkpoint_marker import CheckpointMarker
 from wal.errors import CheckpointError, EntryStateError, LogClosedError, without_frames
-from wal.log_manager import LogManager, SealedSegment, SegmentReader
+from wal.log_manager import LogManager, SealedSegment
 from wal.positions import EntryId
 from wal.segments.lifecycle import Segment, SegmentRegistry, State
 from wal.segments.pool import SparePool
+from wal.segments.sealed import SegmentReader
 from wal.telling import tell
 
 if TYPE_CHECKING:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wal.errors import CorruptLogError
 from wal.positions import EntryId
 from wal.segments.frames import Entry
-from wal.segments.lifecycle import Segment
+from wal.segments.sealed import SegmentReader
 
 if TYPE_CHECKING:
     from wal.log import WriteAheadLog
@@ -51,42 +51,6 @@ class SealedSegment:
     version_info: bytes
     length: int
     """The bytes in use, from the start of the file."""
-
-
-class SegmentReader:
-    """The entries of a sealed segment, oldest first; may be iterated more than once.
-
-    Raises CorruptLogError, from the iteration, where the file does not hold what was committed to
-    it.
-    """
-
-    def __init__(self, segment: Segment) -> None:
-        self._segment = segment
-
-    @property
-    def segment_id(self) -> int:
-        """The segment's id."""
-        return self._segment.id
-
-    @property
-    def path(self) -> str:
-        """The segment's file."""
-        return self._segment.path
-
-    @property
-    def last_id(self) -> EntryId:
-        """The last entry's id."""
-        return EntryId(self._segment.last_id)
-
-    def __iter__(self) -> Iterator[Entry]:
-        segment, source = self._segment, self._segment.source
-        start, last = segment.header.size, segment.header.previous_last_id
-        for frame in source.frames(start, segment.committed_end, last):
-            yield from frame.entries()
-            start, last = frame.end, max(last, frame.last_id)
-        if last != segment.last_id:
-            reason = f"entries {last + 1} to {segment.last_id} cannot be read"
-            raise CorruptLogError(segment.path, start, reason)
 
 
 class LogManager:

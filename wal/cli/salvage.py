@@ -23,11 +23,12 @@ from wal.entry_writer import EntryWriter
 from wal.errors import CheckpointError, CorruptLogError, WalError
 from wal.files import FileSystem
 from wal.log import WriteAheadLog
-from wal.log_manager import LogManager, SegmentReader
+from wal.log_manager import LogManager
 from wal.positions import EntryId
 from wal.segments.chunks import ChunkReader
 from wal.segments.frames import Entry, Frame, Group
 from wal.segments.reader import FrameSource
+from wal.segments.sealed import SegmentReader
 
 PIECE: Final = 1 << 20
 _MOST_RUNS: Final = 20

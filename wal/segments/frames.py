@@ -43,6 +43,14 @@ class Entry:
         """Every chunk's data, in order: :meth:`chunks` without an object for each."""
         raise NotImplementedError
 
+    def read_below(self, length: int) -> list[bytes] | list[bytes | ChunkReader]:
+        """Every chunk, in order: its data, but a reader of one of ``length`` bytes and more.
+
+        So an entry that does not fit into memory can be taken over. What was appended as part of a
+        group is in memory in any case, and comes as data whatever its length.
+        """
+        return self.read_all()
+
     @property
     def segment_id(self) -> int:
         """The segment that holds the entry."""
@@ -167,6 +175,13 @@ class StreamedEntry(Entry):
 
     def read_all(self) -> list[bytes]:
         return [self.source.read(extent) for extent in self.extents]
+
+    def read_below(self, length: int) -> list[bytes] | list[bytes | ChunkReader]:
+        source = self.source
+        return [
+            source.read(extent) if extent[1] < length else source.chunk(extent)
+            for extent in self.extents
+        ]
 
     @property
     def segment_id(self) -> int:
