@@ -1,56 +1,93 @@
-r"""The bytes of a table file and of the manifest. Pure: bytes to values and back, no I/O.
+r"""The bytes of a table file. Pure: bytes to values and back, no I/O.
 
 A table, all integers little-endian::
 
-    header   magic "KVST"  u8 version=1  3 zero bytes  u64 number  u32 crc
-    block*   u64 length  u32 count  payload  u32 crc(length, count, payload)
-    footer   u64 blocks  u64 items  u32 crc of the blocks' crcs  u32 crc
+    header    magic "KVST"  u8 version=1  3 zero bytes  16s table id (random)  u32 crc
+    block*    body  u32 length of the raw body  u32 records  u32 crc(body, both)
+    blob*     the bytes of one large value; blobs lie between the blocks, in the order they came
+    section*  data  u32 crc for each 64 KiB of the *file* that the data touches
+    footer    msgpack map  u32 length of the map  magic "KVSF"  u32 crc(map, length, magic)
 
-A block's payload, of ``length`` bytes, is one flat msgpack array ``k1 v1 k2 v2 …`` of ``count``
-items, keys ascending, a value nil where the key is deleted. A block is closed once it has 16 KiB.
-Every crc is a crc32c that starts from that of the table's number and the offset of what it covers
-(u64 each), so that no block passes in another place or table. The footer's crc thus vouches for the
-whole file; the manifest repeats it.
+A raw body is one flat msgpack array ``k1 v1 k2 v2 …``, keys ascending (as pairs it would decode 3
+to 11 times slower), then the u32 offset in it of each record and of the end, last one first: so the
+offsets of a record are found from the block's end without knowing how many there are. In a
+compressed table the body is what the codec made of that, unless that is no shorter. A block is
+closed once it has 16 KiB, or 4,096 records.
 
-The manifest is one frame, whatever its version::
+A value is bin; nil where the key is deleted; or ext 1, a blob: u64 offset, u32 length, u32 crc of
+its bytes. Any other ext is of a newer version.
 
-    magic "KVSM"  u8 version=1  3 zero bytes  u32 length  payload  u32 crc(all before)
+Sections, by the kind that the footer names (an unknown one that is not required is skipped):
 
-A payload is a msgpack map; see :mod:`kvstore.tables.manifest`.
+====  ========  ===================================================================================
+kind  what      data
+====  ========  ===================================================================================
+1     index     msgpack array of one separator for each block, then u64 offset of each, then u32
+                length of each. A separator is at or below its block's first key, and above the last
+                key of the block before
+2     filter    :mod:`kvstore.tables.filters`
+3     slots     :mod:`kvstore.tables.slots`
+====  ========  ===================================================================================
 
-A reader checks the crc first, then the version: a newer file is a FormatVersionError, never taken
-for damage, and damage is never taken for a newer file.
+Every crc is a crc32c that starts from that of the table's id and the offset of what it covers, so
+that nothing passes in another place or table. The footer's is repeated by the manifest.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
-from typing import Final
+import sys
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Final, TypeAlias
 
 import msgpack
 from crc32c import crc32c
+from msgpack import ExtType
 
 from kvstore.errors import FormatVersionError
+from kvstore.tables.compression import Codec
 
 VERSION: Final = 1
 BLOCK_BYTES: Final = 16 << 10
-_ITEM_OVERHEAD: Final = 8
+RECORD_BITS: Final = 12
+MOST_RECORDS: Final = 1 << RECORD_BITS
+LARGEST_RAW_BODY: Final = 4 << 20
+"""Of a compressed block: what a forged length may cost."""
+GRANULE_BITS: Final = 16
+GRANULE: Final = 1 << GRANULE_BITS
+"""What one crc of a section covers, and the unit in which mapped memory is counted."""
 
-_TABLE_MAGIC: Final = b"KVST"
-_MANIFEST_MAGIC: Final = b"KVSM"
-_SEED: Final = struct.Struct("<QQ")
-_HEADER: Final = struct.Struct("<4sB3xQ")
-BLOCK: Final = struct.Struct("<QI")
-_FOOTER: Final = struct.Struct("<QQI")
-_MANIFEST: Final = struct.Struct("<4sB3xI")
-CRC: Final = struct.Struct("<I")
+INDEX: Final = 1
+FILTER: Final = 2
+SLOTS: Final = 3
+BLOB_EXT: Final = 1
 
-HEADER_BYTES: Final = _HEADER.size + CRC.size
-FOOTER_BYTES: Final = _FOOTER.size + CRC.size
-LEAST_TABLE_BYTES: Final = HEADER_BYTES + FOOTER_BYTES
+_MAGIC: Final = b"KVST"
+_FOOTER_MAGIC: Final = b"KVSF"
+_OFFSET: Final = struct.Struct("<Q")
+_HEADER: Final = struct.Struct("<4sB3x16s")
+_CRC: Final = struct.Struct("<I")
+_SIZES: Final = struct.Struct("<II")
+TAIL: Final = struct.Struct("<III")
+_FOOTER_TAIL: Final = struct.Struct("<I4sI")
+BLOB_REFERENCE: Final = struct.Struct("<QII")
 
-Pairs = Iterable[tuple[bytes, "bytes | None"]]
+HEADER_BYTES: Final = _HEADER.size + _CRC.size
+FOOTER_TAIL_BYTES: Final = _FOOTER_TAIL.size
+LEAST_TABLE_BYTES: Final = HEADER_BYTES + FOOTER_TAIL_BYTES
+
+BIN8: Final = 0xC4
+_BIN8_HEADS: Final = [bytes((BIN8, length)) for length in range(256)]
+_NONE_BYTES: Final = 1
+_REFERENCE_BYTES: Final = 2 + BLOB_REFERENCE.size
+
+Bytes = bytes | memoryview
+Stored: TypeAlias = "bytes | None | ExtType"
+"""A value as a block has it."""
+BlobHook = Callable[[int, bytes], object]
 
 
 class DamageError(ValueError):
@@ -62,130 +99,347 @@ class DamageError(ValueError):
         super().__init__(reason)
 
 
-def _crc_at(number: int, offset: int, *parts: bytes) -> bytes:
-    crc = crc32c(_SEED.pack(number, offset))
-    for part in parts:
-        crc = crc32c(part, crc)
-    return CRC.pack(crc)
+def seed(table_id: bytes, offset: int) -> int:
+    """What the crc of something at ``offset`` starts from."""
+    start: int = crc32c(_OFFSET.pack(offset), crc32c(table_id))
+    return start
 
 
-# ------------------------------------------------------------------ tables
+def crc_at(table_id: bytes, offset: int, data: Bytes) -> int:
+    """The crc of what is at ``offset``."""
+    crc: int = crc32c(data, seed(table_id, offset))
+    return crc
 
 
-def encode_table(number: int, pairs: Pairs) -> Iterator[bytes]:
-    """A table file piece by piece. ``pairs`` come with their keys ascending."""
-    header = _HEADER.pack(_TABLE_MAGIC, VERSION, number)
-    yield header + _crc_at(number, 0, header)
-    offset, blocks, items, crcs = HEADER_BYTES, 0, 0, 0
-    for flat in _flat_blocks(pairs):
-        payload = msgpack.packb(flat, use_bin_type=True)
-        count = len(flat) // 2
-        head = BLOCK.pack(len(payload), count)
-        crc = _crc_at(number, offset, head, payload)
-        yield from (head, payload, crc)
-        crcs = crc32c(crc, crcs)
-        offset += len(head) + len(payload) + len(crc)
-        blocks, items = blocks + 1, items + count
-    footer = _FOOTER.pack(blocks, items, crcs)
-    yield footer + _crc_at(number, offset, footer)
+def u32s(numbers: array[int]) -> bytes:
+    """Little-endian, on whatever machine. Takes the array over. Also for other item types."""
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers.tobytes()
 
 
-def _flat_blocks(pairs: Pairs) -> Iterator[list[bytes | None]]:
-    flat: list[bytes | None] = []
-    size = 0
-    for key, value in pairs:
-        flat += (key, value)
-        size += len(key) + _ITEM_OVERHEAD + (len(value) if value else 0)
-        if size >= BLOCK_BYTES:
-            yield flat
-            flat, size = [], 0
-    if flat:
-        yield flat
+# ------------------------------------------------------------------ header and footer
 
 
-def check_header(data: bytes, number: int) -> None:
+def encode_header(table_id: bytes) -> bytes:
+    """The first bytes of a table."""
+    header = _HEADER.pack(_MAGIC, VERSION, table_id)
+    return header + _CRC.pack(crc32c(header, seed(table_id, 0)))
+
+
+def check_header(data: bytes, table_id: bytes) -> None:
     """Raise DamageError or FormatVersionError unless this is the header of that table."""
     header, crc = data[: _HEADER.size], data[_HEADER.size :]
-    if crc != _crc_at(number, 0, header) or not header.startswith(_TABLE_MAGIC):
-        raise DamageError(f"not the header of table {number}")
+    if crc != _CRC.pack(crc32c(header, seed(table_id, 0))) or not header.startswith(_MAGIC):
+        raise DamageError("not the header of the table that the manifest names")
     if header[4] != VERSION:
-        raise FormatVersionError(
-            f"table {number} has format version {header[4]}; known is {VERSION}"
-        )
+        raise FormatVersionError(f"a table has format version {header[4]}; known is {VERSION}")
+    if _HEADER.unpack(header)[2] != table_id:
+        raise DamageError("the table has another id")
 
 
-def decode_footer(data: bytes, number: int, offset: int) -> tuple[int, int, int]:
-    """``(blocks, items, crc of the blocks' crcs)`` of a footer that begins at ``offset``."""
-    footer, crc = data[: _FOOTER.size], data[_FOOTER.size :]
-    if crc != _crc_at(number, offset, footer):
-        raise DamageError("the footer's checksum does not match", offset)
-    blocks, items, crcs = _FOOTER.unpack(footer)
-    return blocks, items, crcs
+@dataclass(frozen=True)
+class Section:
+    """Where a section is: ``length`` bytes of data from ``offset``, then its crcs.
+
+    >>> Section(INDEX, 0xFFFF, 2, True, 0).granules
+    range(0, 2)
+    """
+
+    kind: int
+    offset: int
+    length: int
+    required: bool
+    crc: int
+    """That of the section's crcs."""
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.length
+
+    @property
+    def granules(self) -> range:
+        """The 64 KiB pieces of the file that the data touches."""
+        return range(self.offset >> GRANULE_BITS, (self.end + GRANULE - 1) >> GRANULE_BITS)
 
 
-def block_length(data: bytes) -> int:
-    """The bytes behind a block's head: its payload and crc. Not yet vouched for by any checksum."""
-    length: int = BLOCK.unpack(data)[0]
-    return length + CRC.size
+@dataclass(frozen=True)
+class Footer:
+    """What a table says about itself."""
+
+    items: int
+    tombstones: int
+    blocks: int
+    first_entry_id: int
+    last_entry_id: int
+    compression: str | None
+    sections: tuple[Section, ...]
+    buckets: int
+    """Of the filter; 0 if there is none."""
+
+    def section(self, kind: int) -> Section | None:
+        """The section of that kind, if the table has one."""
+        return next((each for each in self.sections if each.kind == kind), None)
 
 
-def decode_block(number: int, offset: int, head: bytes, body: bytes) -> list[bytes | None]:
-    """The flat content ``k1 v1 k2 v2 …`` of a block that begins at ``offset``."""
-    payload, crc = body[: -CRC.size], body[-CRC.size :]
-    if crc != _crc_at(number, offset, head, payload):
-        raise DamageError("a block's checksum does not match", offset)
-    length, count = BLOCK.unpack(head)
-    flat = unpack(payload, most_items=min(2 * count, length))
-    if not isinstance(flat, list) or len(flat) != 2 * count or not _is_flat(flat):
-        raise DamageError("a block is not a list of keys and values", offset)
-    return flat
+def encode_footer(table_id: bytes, offset: int, footer: Footer) -> tuple[bytes, int]:
+    """The last bytes of a table, and their crc."""
+    fields = vars(footer) | {
+        "sections": [[s.kind, s.offset, s.length, s.required, s.crc] for s in footer.sections]
+    }
+    body = msgpack.packb(fields)
+    body += struct.pack("<I4s", len(body), _FOOTER_MAGIC)
+    crc = crc32c(body, seed(table_id, offset))
+    return body + _CRC.pack(crc), crc
 
 
-def _is_flat(flat: list[object]) -> bool:
-    return set(map(type, flat[::2])) <= {bytes} and set(map(type, flat[1::2])) <= {
-        bytes,
-        type(None),
+def footer_bytes(tail: bytes, size: int) -> int:
+    """The footer's length, from its last bytes. Not yet vouched for by any checksum."""
+    length, magic, _ = _FOOTER_TAIL.unpack(tail[-FOOTER_TAIL_BYTES:])
+    if magic != _FOOTER_MAGIC or length > size - LEAST_TABLE_BYTES:
+        raise DamageError("not the end of a table", max(0, size - FOOTER_TAIL_BYTES))
+    return int(length) + FOOTER_TAIL_BYTES
+
+
+def decode_footer(data: bytes, table_id: bytes, offset: int, crc: int) -> Footer:
+    """A footer that begins at ``offset`` and must have the crc that the manifest knows."""
+    found = crc32c(data[: -_CRC.size], seed(table_id, offset))
+    if found != crc or data[-_CRC.size :] != _CRC.pack(crc):
+        raise DamageError("not the footer that the manifest names", offset)
+    body = data[:-FOOTER_TAIL_BYTES]
+    try:
+        fields = msgpack.unpackb(body, **_limits(len(body)))
+        sections = tuple(_section(*each, before=offset) for each in fields.pop("sections"))
+        names = [name for name in Footer.__annotations__ if name != "sections"]
+        footer = Footer(**{name: fields[name] for name in names}, sections=sections)
+        _check_footer(footer, offset)
+    except (ValueError, TypeError, KeyError, AttributeError, msgpack.exceptions.StackError):
+        raise DamageError("the footer makes no sense", offset) from None
+    for section in footer.sections:
+        if section.required and section.kind not in (INDEX, FILTER, SLOTS):
+            raise FormatVersionError(f"a table has a section of unknown kind {section.kind}")
+    return footer
+
+
+def _limits(length: int) -> dict[str, int]:
+    return {
+        "max_bin_len": length,
+        "max_str_len": length,
+        "max_array_len": length,
+        "max_map_len": length,
+        "max_ext_len": 0,
     }
 
 
-# ------------------------------------------------------------------ the manifest
+def _section(
+    kind: int, offset: int, length: int, required: bool, crc: int, *, before: int
+) -> Section:
+    section = Section(kind, offset, length, required, crc)
+    if offset < HEADER_BYTES or length < 0:
+        raise ValueError("a section is nowhere")
+    if section.end + len(section.granules) * _CRC.size > before:
+        raise ValueError("a section goes beyond the footer")
+    return section
 
 
-def encode_manifest(payload: dict[str, object]) -> bytes:
-    """The manifest file with this payload."""
-    body = msgpack.packb(payload, use_bin_type=True)
-    frame: bytes = _MANIFEST.pack(_MANIFEST_MAGIC, VERSION, len(body)) + body
-    return frame + CRC.pack(crc32c(frame))
+def _check_footer(footer: Footer, offset: int) -> None:
+    lengths = {section.kind: section.length for section in footer.sections}
+    numbers = (footer.items, footer.tombstones, footer.blocks, footer.buckets)
+    sound = (
+        all(type(number) is int and 0 <= number <= offset for number in numbers)
+        and lengths[INDEX] >= INDEX_ENTRY_BYTES * footer.blocks
+        and lengths.get(FILTER, 0) == filter_bytes(footer.items, footer.buckets)
+        and lengths.get(SLOTS, 4 * footer.items) == 4 * footer.items
+        and (SLOTS not in lengths or FILTER in lengths)
+    )
+    if not sound:
+        raise ValueError("the footer's numbers contradict each other")
 
 
-def decode_manifest(data: bytes) -> dict[object, object]:
-    """The payload of a manifest file."""
-    frame, crc = data[: -CRC.size], data[-CRC.size :]
-    if len(data) < _MANIFEST.size + CRC.size or crc != CRC.pack(crc32c(frame)):
-        raise DamageError("the manifest's checksum does not match")
-    magic, version, length = _MANIFEST.unpack_from(frame)
-    if magic != _MANIFEST_MAGIC or length != len(frame) - _MANIFEST.size:
-        raise DamageError("not a manifest")
-    if version != VERSION:
-        raise FormatVersionError(f"the manifest has format version {version}; known is {VERSION}")
-    payload = unpack(frame[_MANIFEST.size :], most_items=length)
-    if not isinstance(payload, dict):
-        raise DamageError("the manifest's payload is not a map")
-    return payload
+def filter_bytes(items: int, buckets: int) -> int:
+    """The length of a filter: see :mod:`kvstore.tables.filters`."""
+    return 2 * (buckets + 1) + items if buckets else 0
 
 
-def unpack(data: bytes, most_items: int) -> object:
-    """Decode msgpack, taking no more memory than its length warrants."""
+# ------------------------------------------------------------------ sections
+
+
+def section_crcs(table_id: bytes, offset: int, data: Bytes) -> bytes:
+    """What follows the data of a section that begins at ``offset``."""
+    crcs = array("I")
+    view, position = memoryview(data), 0
+    while position < len(view):
+        end = ((offset + position) | (GRANULE - 1)) + 1 - offset
+        crcs.append(crc32c(view[position:end], seed(table_id, offset + position)))
+        position = end
+    return u32s(crcs)
+
+
+def decode_section_crcs(data: bytes, section: Section) -> dict[int, int]:
+    """For each granule that the section touches, the crc of what it has there."""
+    if crc32c(data) != section.crc or len(data) != len(section.granules) * _CRC.size:
+        raise DamageError("a section's checksums are damaged", section.end)
+    return dict(zip(section.granules, struct.unpack(f"<{len(data) // 4}I", data), strict=True))
+
+
+INDEX_ENTRY_BYTES: Final = 12
+
+
+def encode_index(separators: list[bytes], offsets: array[int], lengths: array[int]) -> bytes:
+    """The data of an index."""
+    packed: bytes = msgpack.packb(separators)
+    return packed + u32s(offsets) + u32s(lengths)
+
+
+def decode_index(data: bytes, blocks: int, at: int) -> tuple[list[bytes], array[int], array[int]]:
+    """The separators, offsets and lengths of the blocks, from an index at ``at``."""
+    cut = len(data) - INDEX_ENTRY_BYTES * blocks
+    try:
+        separators = msgpack.unpackb(data[:cut], **(_limits(cut) | {"max_array_len": blocks}))
+    except (ValueError, msgpack.exceptions.StackError):
+        separators = None
+    if not isinstance(separators, list) or not set(map(type, separators)) <= {bytes}:
+        raise DamageError("the index makes no sense", at)
+    if len(separators) != blocks:
+        raise DamageError("the index does not have all blocks", at)
+    offsets = array("Q", data[cut : cut + 8 * blocks])
+    lengths = array("I", data[cut + 8 * blocks :])
+    if sys.byteorder == "big":
+        offsets.byteswap()
+        lengths.byteswap()
+    return separators, offsets, lengths
+
+
+# ------------------------------------------------------------------ blocks
+
+
+def encoded_bytes(stored: Stored) -> int:
+    """How long a key or a stored value is in msgpack.
+
+    >>> [encoded_bytes(each) for each in (b"", bytes(256), None)]
+    [2, 259, 1]
+    """
+    if stored is None:
+        return _NONE_BYTES
+    if isinstance(stored, ExtType):
+        return _REFERENCE_BYTES
+    length = len(stored)
+    return length + (2 if length < 1 << 8 else 3 if length < 1 << 16 else 5)
+
+
+def encoded_key(key: bytes) -> bytes:
+    """A key as a block has it."""
+    if len(key) < len(_BIN8_HEADS):
+        return _BIN8_HEADS[len(key)] + key
+    packed: bytes = msgpack.packb(key)
+    return packed
+
+
+def encode_block(
+    keys: list[bytes], values: Sequence[Stored], sizes: list[int], start: int, codec: Codec | None
+) -> list[bytes]:
+    """A block in pieces. ``sizes`` are the encoded bytes of each record, ``start`` its crc's."""
+    flat: list[Stored] = [None] * (2 * len(keys))
+    flat[::2] = keys
+    flat[1::2] = values
+    payload = msgpack.packb(flat)
+    offsets = array("I", accumulate(sizes, initial=_array_head(len(flat))))
+    offsets.reverse()
+    body: bytes = payload + u32s(offsets)
+    sizes_of = _SIZES.pack(len(body), len(keys))
+    if codec is not None and len(body) <= LARGEST_RAW_BODY:
+        packed = codec.compress(body)
+        body = packed if len(packed) < len(body) else body
+    return [body, sizes_of, _CRC.pack(crc32c(sizes_of, crc32c(body, start)))]
+
+
+def _array_head(length: int) -> int:
+    return 1 if length < 1 << 4 else 3 if length < 1 << 16 else 5
+
+
+def check_block(block: Bytes, start: int, at: int) -> None:
+    """Raise DamageError unless the checksum of the block, which is at ``at``, is right."""
+    if len(block) < TAIL.size or crc32c(block[:-4], start) != _CRC.unpack(block[-4:])[0]:
+        raise DamageError("a block's checksum does not match", at)
+
+
+def decode_block(
+    block: Bytes, codec: Codec | None, blob: BlobHook, at: int
+) -> tuple[list[bytes], list[object]]:
+    """The keys and values of a checked block. ``blob`` makes a value of an ext."""
+    raw, count, _ = TAIL.unpack(block[-TAIL.size :])
+    body: Bytes = block[: -TAIL.size]
+    if raw != len(body):
+        body = _decompress(body, raw, codec, at)
+    length = raw - 4 * (count + 1)
+    try:
+        if not 0 <= 2 * count < length:
+            raise ValueError("more records than bytes")
+        flat = msgpack.unpackb(
+            body[:length],
+            max_bin_len=length,
+            max_array_len=2 * count,
+            max_str_len=0,
+            max_map_len=0,
+            max_ext_len=BLOB_REFERENCE.size,
+            ext_hook=blob,
+        )
+        keys, values = flat[::2], flat[1::2]
+        if len(flat) != 2 * count or not set(map(type, keys)) <= {bytes}:
+            raise ValueError("not pairs")
+    except (ValueError, TypeError, msgpack.exceptions.StackError):
+        raise DamageError("a block is not a list of keys and values", at) from None
+    return keys, values
+
+
+def _decompress(body: Bytes, raw: int, codec: Codec | None, at: int) -> bytes:
+    if codec is None or raw > LARGEST_RAW_BODY:
+        raise DamageError("a block's length makes no sense", at)
+    data = codec.decompress(bytes(body), raw)
+    if data is None or len(data) != raw:
+        raise DamageError("a block cannot be decompressed", at)
+    return data
+
+
+def decode_value(data: bytes, blob: BlobHook, at: int) -> object:
+    """One value of a checked block, from exactly its bytes."""
     try:
         return msgpack.unpackb(
             data,
-            raw=False,
-            strict_map_key=True,
             max_bin_len=len(data),
-            max_str_len=len(data),
-            max_array_len=most_items,
-            max_map_len=most_items,
-            max_ext_len=0,
+            max_array_len=0,
+            max_str_len=0,
+            max_map_len=0,
+            max_ext_len=BLOB_REFERENCE.size,
+            ext_hook=blob,
         )
-    except (ValueError, RecursionError, msgpack.exceptions.StackError) as error:
-        raise DamageError(f"not valid msgpack: {error}") from None
+    except ValueError:
+        raise DamageError("a record is not a value", at) from None
+
+
+def find_in_block(block: bytes, key: bytes) -> bytes | None:
+    """The encoded value of a key in a checked, uncompressed block; None if it is not there.
+
+    A search of the whole block in C takes less than a few steps of a bisection in Python do. What
+    it finds counts only where a record begins: a value may have a key's bytes within.
+    """
+    count = _SIZES.unpack_from(block, len(block) - TAIL.size)[1]
+    end = len(block) - TAIL.size
+    table = end - 4 * (count + 1)
+    wanted = encoded_key(key)
+    at = block.find(wanted, 0, table)
+    while at >= 0:
+        entry = _find_u32(block, at, table, end)
+        if entry > table:  # the first is the end of the last record
+            return block[at + len(wanted) : _CRC.unpack_from(block, entry - 4)[0]]
+        at = block.find(wanted, at + 1, table)
+    return None
+
+
+def _find_u32(block: bytes, number: int, start: int, end: int) -> int:
+    """Where in an array from ``start`` to ``end`` the number is, or -1."""
+    packed = _CRC.pack(number)
+    at = block.find(packed, start, end)
+    while at >= 0 and (at - start) & 3:
+        at = block.find(packed, at + 1, end)
+    return at

@@ -1,159 +1,173 @@
-"""Writing a table, and loading it whole.
+"""A table: an immutable sorted file, read where and when it is needed.
 
-A loaded table is held in memory as a :class:`~kvstore.runs.Run`; its file is read once, with every
-checksum verified, and is not kept open. So a store needs memory for all its data, and time to open
-in proportion to it.
+Making one does no I/O: the file is opened at the first touch, and closed again when too many others
+are open. What it holds of the file is one reader, taken by one reference: a thread that is reading
+while the file is let go of finishes with the reader it has.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Final
-
-from crc32c import crc32c
+import threading
+import weakref
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
 
 from kvstore.errors import CorruptStoreError
-from kvstore.runs import Run, Values
-from kvstore.tables import format as fmt
+from kvstore.tables.cache import Cache
 from kvstore.tables.format import DamageError
-from wal.files import File, FileSystem
-
-_WRITE_BYTES: Final = 1 << 20
-_SUFFIX: Final = ".table"
-
-
-@dataclass(frozen=True)
-class TableRecord:
-    """What the manifest says about a table."""
-
-    number: int
-    size: int
-    crc: int
-    """That of the footer, which vouches for all other bytes."""
+from kvstore.tables.reader import TableReader, open_reader
+from kvstore.tables.records import TableRecord, number_of, table_name
+from kvstore.tables.verification import verify_table
+from kvstore.values import Found, Page
+from wal.files import FileSystem
 
 
-@dataclass(frozen=True)
+__all__ = ["Table", "TableRecord", "number_of", "table_name"]
+
+
 class Table:
-    """An immutable table, in memory and in its file."""
+    """One table of a store. Safe from many threads; a look-up in an open one takes no lock.
 
-    record: TableRecord
-    run: Run
-
-
-def table_name(number: int) -> str:
-    """The file name of a table.
-
-    >>> table_name(7)
-    '000000000007.table'
+    Damage, wherever it is met, is a CorruptStoreError that names the file and the offset.
     """
-    return f"{number:012d}{_SUFFIX}"
 
+    def __init__(
+        self, files: FileSystem, directory: str, record: TableRecord, cache: Cache
+    ) -> None:
+        self.record = record
+        self.path = os.path.join(directory, record.name)
+        self.used = True
+        self._files = files
+        self._cache = cache
+        self._lock = threading.Lock()
+        self._reader: TableReader | None = None
+        self._pinned = False
 
-def number_of(name: str) -> int | None:
-    """The number in a table's file name, None for any other name.
+    def __repr__(self) -> str:
+        return f"<Table {self.record.name}, {self.record.items} items>"
 
-    >>> number_of("000000000007.table"), number_of("notes.txt")
-    (7, None)
-    """
-    digits = name.removesuffix(_SUFFIX)
-    return int(digits) if digits != name and digits.isdecimal() else None
+    # ------------------------------------------------------------------ reading
 
-
-def write_table(files: FileSystem, directory: str, number: int, run: Run) -> Table:
-    """Write a new table and sync it, but not its directory. An error leaves no file."""
-    path = os.path.join(directory, table_name(number))
-    file = files.create(path)
-    try:
+    def get(self, key: bytes) -> Found:
+        """The key's value, None for a tombstone, a Blob, or MISSING."""
+        self.used = True
         try:
-            values = run.values
-            pieces = fmt.encode_table(number, ((key, values[key]) for key in run.keys))
-            size, crc = _write(file, pieces)
-            file.sync()
-        finally:
+            return (self._reader or self._open()).get(key, self)
+        except DamageError as damage:
+            raise self.corrupt(damage) from None
+
+    def pages(
+        self, low: bytes, high: bytes | None, *, reverse: bool = False, fill_cache: bool = True
+    ) -> Iterator[Page]:
+        """What lies in ``low <= key < high``, block by block; ``high`` None: no bound.
+
+        With ``reverse`` the last page comes first; inside a page the keys ascend even then. Pages
+        may be the cache's own: they must not be changed.
+        """
+        numbers = self._blocks(low, high)
+        for number in reversed(numbers) if reverse else numbers:
+            page = self._page(number, keep=fill_cache)
+            if number in (numbers[0], numbers[-1]):
+                page = _cut(page, low, high)
+            if page[0]:
+                yield page
+
+    def _blocks(self, low: bytes, high: bytes | None) -> range:
+        """The numbers of the blocks that may have keys between the bounds."""
+        self.used = True
+        try:
+            separators = (self._reader or self._open()).index[0]
+        except DamageError as damage:
+            raise self.corrupt(damage) from None
+        first = max(0, bisect_right(separators, low) - 1)
+        return range(first, len(separators) if high is None else bisect_left(separators, high))
+
+    def _page(self, number: int, *, keep: bool) -> Page:
+        self.used = True
+        try:
+            return (self._reader or self._open()).page(number, self, keep=keep)
+        except DamageError as damage:
+            raise self.corrupt(damage) from None
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Exactly these bytes of the file, unverified: a part of a blob."""
+        try:
+            return (self._reader or self._open()).read_at(offset, length)
+        except DamageError as damage:
+            raise self.corrupt(damage) from None
+
+    def verify(self) -> None:
+        """Check every checksum, the order of the keys, and that all parts of the file agree."""
+        try:
+            verify_table(self._reader or self._open(), self)
+        except DamageError as damage:
+            raise self.corrupt(damage) from None
+
+    def corrupt(self, damage: DamageError) -> CorruptStoreError:
+        """The error to raise for damage in this table."""
+        return CorruptStoreError(self.path, damage.offset, damage.reason)
+
+    # ------------------------------------------------------------------ the file
+
+    def open(self) -> None:
+        """Open the file now, check its size and footer, and keep it open until :meth:`close`.
+
+        A missing file is a CorruptStoreError whose cause is the FileNotFoundError.
+        """
+        self._pinned = True
+        self._cache.open_tables.closed(self)
+        try:
+            if self._reader is None:
+                self._open()
+        except DamageError as damage:
+            raise self.corrupt(damage) from None
+
+    def _open(self) -> TableReader:
+        with self._lock:
+            if self._reader is not None:
+                return self._reader
+            reader = self._reader = self._opened()
+        if not self._pinned:
+            # Outside the lock: it may close another table, which takes that one's.
+            self._cache.open_tables.opened(self)
+        return reader
+
+    def _opened(self) -> TableReader:
+        try:
+            file = self._files.open(self.path, writable=False)
+        except FileNotFoundError as error:
+            raise CorruptStoreError(self.path, 0, "the table is missing") from error
+        try:
+            return open_reader(file, self.record, self._cache)
+        except BaseException:
             file.close()
-    except BaseException:
-        with suppress(OSError):
-            files.remove(path)
-        raise
-    return Table(TableRecord(number, size, crc), run)
+            raise
+
+    def let_go(self) -> None:
+        """Close the file until it is needed again."""
+        # Whoever is reading has the reader; the file is closed with the last reference to it.
+        self._reader = None
+
+    def close(self) -> None:
+        """Let go of the file and its memory. A later touch opens it again."""
+        self._pinned = False
+        self._cache.open_tables.closed(self)
+        self.let_go()
+
+    def retire(self, remove: Callable[[str], object]) -> None:
+        """No manifest names the table any more: ``remove(path)`` when nobody has it any more.
+
+        It is called wherever the last reference goes, and must neither block nor do I/O: let it put
+        the path into a queue.
+        """
+        weakref.finalize(self, remove, self.path).atexit = False
 
 
-def _write(file: File, pieces: Iterator[bytes]) -> tuple[int, int]:
-    """Write the pieces one behind the other; their length, and the crc that ends the last."""
-    offset, size, piece = 0, 0, b""
-    gathered: list[bytes] = []
-    for piece in pieces:
-        gathered.append(piece)
-        size += len(piece)
-        if size >= _WRITE_BYTES:
-            file.write_at(offset, gathered)
-            offset, size, gathered = offset + size, 0, []
-    if gathered:
-        file.write_at(offset, gathered)
-    return offset + size, fmt.CRC.unpack(piece[-fmt.CRC.size :])[0]
-
-
-def load_table(files: FileSystem, directory: str, record: TableRecord) -> Table:
-    """Read a table with every checksum verified; CorruptStoreError for any damage."""
-    path = os.path.join(directory, table_name(record.number))
-    try:
-        file = files.open(path, writable=False)
-    except FileNotFoundError:
-        raise CorruptStoreError(path, 0, "the table is missing") from None
-    try:
-        return Table(record, _Loading(file, record).run())
-    except DamageError as damage:
-        raise CorruptStoreError(path, damage.offset, damage.reason) from None
-    finally:
-        file.close()
-
-
-class _Loading:
-    """One reading of a table file."""
-
-    def __init__(self, file: File, record: TableRecord) -> None:
-        self._file = file
-        self._record = record
-        self._end = record.size - fmt.FOOTER_BYTES  # of the blocks
-
-    def run(self) -> Run:
-        record, size = self._record, self._file.size()
-        if size != record.size or size < fmt.LEAST_TABLE_BYTES:
-            reason = f"the file must have {record.size} bytes and has {size}"
-            raise DamageError(reason, min(size, record.size))
-        fmt.check_header(self._read(0, fmt.HEADER_BYTES), record.number)
-        footer = self._read(self._end, fmt.FOOTER_BYTES)
-        if footer[-fmt.CRC.size :] != fmt.CRC.pack(record.crc):
-            raise DamageError("the footer is not the one that the manifest names", self._end)
-        totals = fmt.decode_footer(footer, record.number, self._end)
-        values: Values = {}
-        blocks = crcs = 0
-        for flat, crc in self._blocks():
-            values.update(zip(flat[::2], flat[1::2], strict=False))  # type: ignore[arg-type]
-            blocks, crcs = blocks + 1, crc32c(crc, crcs)
-        keys = list(values)
-        if (blocks, len(keys), crcs) != totals:
-            raise DamageError("the blocks are not those that the footer counts", self._end)
-        return Run(values, keys)
-
-    def _blocks(self) -> Iterator[tuple[list[bytes | None], bytes]]:
-        """Each block's content and its crc."""
-        offset, end = fmt.HEADER_BYTES, self._end
-        while offset < end:
-            head = self._read(offset, fmt.BLOCK.size)
-            start = offset + fmt.BLOCK.size
-            length = fmt.block_length(head)
-            if length > end - start:
-                raise DamageError("a block's length goes beyond the file", offset)
-            body = self._read(start, length)
-            yield fmt.decode_block(self._record.number, offset, head, body), body[-fmt.CRC.size :]
-            offset = start + length
-
-    def _read(self, offset: int, length: int) -> bytes:
-        data = self._file.read_at(offset, length)
-        if len(data) != length:
-            raise DamageError("the file is cut short", offset)
-        return data
+def _cut(page: Page, low: bytes, high: bytes | None) -> Page:
+    keys, values = page
+    first = bisect_left(keys, low)
+    last = len(keys) if high is None else bisect_left(keys, high)
+    if first == 0 and last == len(keys):
+        return page
+    return keys[first:last], values[first:last]

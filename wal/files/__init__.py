@@ -61,6 +61,14 @@ class File(Protocol):
     def size(self) -> int:
         """The length of the file in bytes."""
 
+    def map(self) -> mmap.mmap | None:
+        """The whole file as it is now, read-only, where it can be mapped; None where it cannot.
+
+        The map outlives the file's :meth:`close` and :meth:`FileSystem.remove`, and goes with the
+        last reference to it; what it takes up is given back by ``madvise(MADV_DONTNEED)``. An empty
+        file has none. Reading beyond the end of a file that was cut since ends the process.
+        """
+
     def close(self) -> None:
         """Give the file back. Syncs nothing."""
 

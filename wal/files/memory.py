@@ -239,6 +239,10 @@ class MemoryFile:
         with node.lock:
             return len(node.data)
 
+    def map(self) -> None:
+        """None: these bytes may move."""
+        self._open_node()
+
     def close(self) -> None:
         """Let go of the file."""
         with suppress(AttributeError):
