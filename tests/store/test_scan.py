@@ -9,7 +9,7 @@ import pytest
 
 import kvstore
 from tests.store.support import BUFFER, SMALL, contents, random_history
-from wal.files import MemoryFileSystem
+from wal.files import FaultyFileSystem, MemoryFileSystem
 
 KEYS = [
     b"",
@@ -171,3 +171,116 @@ def test_wrong_arguments_are_refused_at_once(db, method):
             call(limit=limit)
     with pytest.raises(TypeError):
         call(b"a", b"b", True)
+
+
+def random_arguments(rng, keys):
+    """Arguments of a scan, each there or not."""
+    low, high = sorted((rng.choice(keys) + rng.randbytes(rng.randrange(2)), rng.choice(keys)))
+    if rng.random() < 0.1:
+        low, high = high, low
+    bounds = {}
+    if rng.random() < 0.2:
+        bounds["prefix"] = low[: rng.randrange(5)]
+    else:
+        bounds["start"] = rng.choice([None, low, low])
+        bounds["stop"] = rng.choice([None, high, high])
+    return {
+        **bounds,
+        "reverse": rng.random() < 0.5,
+        "limit": rng.choice([None, None, 0, 1, 7, 1000]),
+        "include_start": rng.random() < 0.7,
+        "include_stop": rng.random() < 0.3,
+    }
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("seed", range(3))
+def test_random_arguments_over_random_layers(seed, compression):
+    """Tables, sealed layers and a live one at once, with all of their edges."""
+    rng = random.Random(seed)
+    model = {}
+    with in_memory(durability=BUFFER, compression=compression) as db:
+        for _ in range(40):
+            size = rng.choice([1, 5, 40, 600])
+            batch = {b"%04d" % rng.randrange(3000): rng.randbytes(20) for _ in range(size)}
+            gone = rng.sample(sorted(model), len(model) // 6)
+            db.write({**batch, **dict.fromkeys(gone)})
+            model.update(batch)
+            for key in gone:
+                del model[key]
+            if rng.random() < 0.2:
+                db.checkpoint()
+            if rng.random() < 0.05:
+                db.compact()
+            keys = sorted(model) or [b""]
+            for _ in range(6):
+                arguments = random_arguments(rng, keys)
+                expected = model_scan(model, **arguments)
+                assert list(db.scan(**arguments)) == expected, arguments
+                assert db.count(**arguments) == len(expected)
+
+
+class TestAnIterator:
+    @pytest.fixture
+    def filled(self, db):
+        db.write({b"%05d" % n: b"%d" % n for n in range(5000)})
+        return db
+
+    def test_it_can_be_closed_at_any_time(self, filled):
+        for steps in (0, 1, 4999, 5000):
+            scan = filled.scan()
+            for _ in range(steps):
+                next(scan)
+            scan.close()
+            scan.close()
+            with pytest.raises((StopIteration, kvstore.StoreError)):
+                next(scan)
+
+    def test_it_is_its_own_iterator(self, filled):
+        scan = filled.scan()
+        assert iter(scan) is scan
+        assert next(scan) == (b"00000", b"0")
+        assert sum(1 for _ in scan) == 4999
+        assert next(scan, None) is None
+
+    def test_a_closed_store_ends_it(self, filled):
+        """What it shows until then is right; it does not end as if there were no more."""
+        scans = [filled.scan(), filled.scan(reverse=True), filled.keys(), filled.values()]
+        for scan in scans:
+            next(scan)
+        filled.close()
+        for scan in scans:
+            with pytest.raises(kvstore.StoreClosedError):
+                list(scan)
+
+    def test_many_at_a_time(self, filled):
+        scans = [filled.scan(b"%05d" % n, reverse=n % 2 == 1) for n in range(50)]
+        heads = [next(scan)[0] for scan in scans]
+        assert heads == [b"04999" if n % 2 else b"%05d" % n for n in range(50)]
+        assert [sum(1 for _ in scan) for scan in scans] == [4999 - n for n in range(50)]
+
+
+def test_a_scan_looks_no_further_than_it_is_asked():
+    """Of a table of many blocks the first items cost a block or two, not a walk."""
+    files = FaultyFileSystem(count=["read_at"])
+    options = {"file_system": files, "memtable_bytes": SMALL, "processes": False}
+    with kvstore.open("s", durability=BUFFER, **options) as db:
+        db.write({b"%06d" % n: bytes(100) for n in range(20_000)})
+        db.checkpoint()
+        db.compact()
+    with kvstore.open("s", "r", **options) as db:
+        list(db.scan(limit=1))
+        list(db.scan(reverse=True, limit=1))
+
+        def blocks_read(arguments, steps):
+            before = len(files.calls)
+            scan = db.scan(**arguments)
+            for _ in range(steps):
+                next(scan)
+            scan.close()
+            return len(files.calls) - before
+
+        for number, reverse in enumerate((False, True)):
+            start = {"start": b"%06d" % (5000 + number * 5000), "stop": b"015000"}
+            assert blocks_read({**start, "reverse": reverse}, 3) <= 4
+            assert blocks_read({**start, "reverse": reverse, "limit": 5}, 5) <= 4
