@@ -608,6 +608,13 @@ class Recorded:
         arguments = (key, low, high, value, reverse, limit, expected)
         self.steps.append((way, arguments, ask(self.tx, way, *arguments)))
 
+    def changes(self):
+        """Whether it has written anything."""
+        return any(
+            way in ("put", "delete") or (way == "pop" and answer is not None) or answer is True
+            for way, _, answer in self.steps
+        )
+
     def end(self, state):
         """Commit; what became of it, and the state afterwards."""
         before = self.db.last_entry_id
@@ -705,6 +712,43 @@ def test_all_that_commit_could_have_run_one_after_another(seed):
         for one in running:
             one.tx.rollback()
     assert min(outcomes.values()) > 5
+
+
+@pytest.mark.parametrize("durability", [BUFFER, FSYNC], ids=lambda each: each.value)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_log_is_the_order_in_which_they_could_have_run(seed, durability):
+    """The same of many threads, over checkpoints: played again in the order of their entries."""
+    committed = []
+    with in_memory(durability=durability) as db:
+        done = threading.Event()
+
+        def worker(name):
+            rng = random.Random(seed * 100 + name)
+            for _ in range(60):
+                one = Recorded(db, {})
+                for _ in range(rng.randrange(1, 6)):
+                    one.step(rng)
+                with contextlib.suppress(kvstore.ConflictError):
+                    commit(one.tx)
+                    if one.changes():
+                        committed.append((one.tx.entry_id, one))
+
+        def workers():
+            try:
+                run(*(lambda name=name: worker(name) for name in range(4)))
+            finally:
+                done.set()
+
+        def checkpointer():
+            while not done.is_set():
+                db.checkpoint()
+
+        run(workers, checkpointer)
+        state = {}
+        for _, one in sorted(committed, key=lambda each: each[0]):
+            state = one.replay(state)
+        assert contents(db) == state
+    assert len({entry_id for entry_id, _ in committed}) == len(committed) > 20
 
 
 class TestThreads:
