@@ -2,30 +2,73 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from kvstore.codecs import Codec, check_codec
 from kvstore.errors import StoreError
+from kvstore.keyspaces import Keyspace
 from kvstore.mutations import Buffer, as_key, as_value
-from kvstore.runs import Values
+from kvstore.names import Names, Place
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from wal import Durability
 
+V = TypeVar("V")
+W = TypeVar("W")
+
+Mutations = dict[bytes, "bytes | None"]
+
 
 class Commit(Protocol):
-    """Commits checked mutations and returns their entry's id."""
+    """Commits mutations of stored keys and returns their entry's id, if there is one already."""
 
-    def __call__(self, mutations: Values, durability: Durability | None) -> int: ...
+    def __call__(self, mutations: Mutations, durability: Durability | None) -> int | None: ...
 
 
-class Batch:
+class BatchPart(Generic[V]):
+    """The mutations of one namespace in a batch."""
+
+    def __init__(self, batch: Batch[Any], place: Place, encode: Callable[[Any], bytes] | None):
+        self._batch = batch
+        self._place = place
+        self._encode = encode
+        self._space: Keyspace | None = None
+
+    def put(self, key: Buffer, value: V) -> None:
+        """Set a key, once the batch is committed."""
+        data = as_value(value if self._encode is None else self._encode(value))
+        self._add(as_key(key), data)
+
+    def delete(self, key: Buffer) -> None:
+        """Delete a key, there or not, once the batch is committed."""
+        self._add(as_key(key), None)
+
+    def _add(self, key: bytes, value: bytes | None) -> None:
+        mutations = self._batch._open_mutations()
+        space = self._space
+        if space is None:
+            space, extra = self._batch._names.for_writing(self._place)
+            mutations.update(extra)
+            self._space = space
+        mutations[space.stored(key)] = value
+
+    def namespace(self, name: Buffer, codec: Codec[W] | None = None) -> BatchPart[W]:
+        """The part of the same batch for a namespace in this one."""
+        chosen = check_codec(codec)
+        place = self._batch._names.child(self._place, name, chosen)
+        return BatchPart(self._batch, place, chosen.encoder)
+
+
+class Batch(BatchPart[V]):
     """Mutations that are committed at the end of a ``with`` block; an exception drops them.
 
     Of several mutations of a key the last one counts. Nothing is visible before the end of the
     block, and outside of one nothing is taken: StoreError. Made by :meth:`kvstore.Store.batch`; for
-    one thread at a time.
+    one thread at a time. ``namespace()`` gives the same for the keys of a namespace: all of it is
+    one batch.
 
     >>> import kvstore, wal
     >>> with kvstore.open("db", file_system=wal.files.MemoryFileSystem()) as db:
@@ -36,27 +79,27 @@ class Batch:
     ([b'a'], True)
     """
 
-    def __init__(self, commit: Commit, durability: Durability | None) -> None:
+    def __init__(
+        self,
+        commit: Commit,
+        names: Names,
+        place: Place,
+        encode: Callable[[Any], bytes] | None,
+        durability: Durability | None,
+    ) -> None:
+        super().__init__(self, place, encode)
         self._commit = commit
+        self._names = names
         self._durability = durability
-        self._mutations: Values | None = None  # None before and after the block
+        self._mutations: Mutations | None = None  # None before and after the block
         self._over = False
         self.entry_id: int | None = None
         """The id of the log entry, once it is committed; None for an empty batch."""
 
-    def put(self, key: Buffer, value: Buffer) -> None:
-        """Set a key, once the batch is committed."""
-        mutations = self._mutations
-        if mutations is None:
+    def _open_mutations(self) -> Mutations:
+        if self._mutations is None:
             raise self._refusal()
-        mutations[as_key(key)] = as_value(value)
-
-    def delete(self, key: Buffer) -> None:
-        """Delete a key, there or not, once the batch is committed."""
-        mutations = self._mutations
-        if mutations is None:
-            raise self._refusal()
-        mutations[as_key(key)] = None
+        return self._mutations
 
     def __len__(self) -> int:
         return len(self._mutations or ())
@@ -64,7 +107,7 @@ class Batch:
     def __bool__(self) -> bool:
         return True
 
-    def __enter__(self) -> Batch:
+    def __enter__(self) -> Batch[V]:
         if self._mutations is not None or self._over:
             raise self._refusal()
         self._mutations = {}

@@ -1,173 +1,256 @@
 """Recent mutations, and the one place where what readers see is swapped.
 
-Mutations go into a *live* dict, the only part of a :class:`State` that ever changes. Behind it are
-*layers*, frozen runs of mutations, each of one log segment; behind those the tables. All newest
-first.
+Mutations go into the active :class:`~kvstore.layers.Layer`; there is one for each log segment.
+Behind the layers are the tables' runs. All newest first.
 
 - A look-up of one key reads ``state`` once and takes no lock.
-- A walk needs something that stands still: :meth:`Memtable.pin` freezes the live dict into a layer
-  (O(1)) and writers go on in a new one. Layers of one segment are merged as they become many,
-  always neighbours of similar size, so that n keys are in O(log n) layers and each key is copied
-  O(log n) times, however walks and writes alternate.
+- A walk, a snapshot, a transaction *pins* the present (:meth:`Memtable.pin`, O(1)).
 - A checkpoint has the mutations of one segment and of all before it in tables: then exactly the
-  layers of those segments go. Newer mutations, deletions among them, are in other layers.
+  layers of those segments go.
 
-``_lock``, the visibility lock, guards the live dict's changes and every swap of ``state``. It is
-held for moments, never during I/O, and nothing else is taken inside it. The log may hold its append
-lock around :meth:`Memtable.apply`.
+``visibility`` is the lock that makes all this one order: whoever changes the active layer, swaps
+the state, opens or closes an epoch, or looks at more than one key of what changes holds it, for
+moments and never during I/O. The log may hold its append lock around :meth:`apply` and
+:meth:`accepted`. Inside it only the cache's lock is taken.
+
+Layers link to the next newer one, so that a transaction can see all that was written since it
+began, whatever was checkpointed meanwhile. A dropped layer's link is cut once
+:data:`DROPPED_KEPT` younger layers were dropped too.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
+from kvstore.in_flight import InFlight
+from kvstore.layers import Epoch, Layer
 from kvstore.mutations import HEAD_BYTES, PUT, decode
-from kvstore.runs import Run, Values, merge
-from kvstore.state import MISSING, Layer, State, first
-from kvstore.tables.table import Table
+from kvstore.state import State
+from kvstore.tables.cache import Cache
+from kvstore.tables.runs import SortedRun
+from kvstore.values import MISSING, Found, Value
 
-_MERGE_RATIO: Final = 4
+DROPPED_KEPT: Final = 8
 _SINGLE: Final = HEAD_BYTES + 1
 
 
 class Memtable:
-    """The present state, and how mutations and checkpoints change it.
+    """The present state, and how mutations and checkpoints change it."""
 
-    >>> from kvstore.mutations import encode
-    >>> memtable = Memtable((), last_id=0)
-    >>> memtable.apply(1, 1, encode({b"a": b"1", b"b": b"2"}))
-    >>> memtable.state.get(b"a"), memtable.state.get(b"c"), memtable.last_id
-    (b'1', None, 1)
-    """
-
-    def __init__(self, tables: tuple[Table, ...], last_id: int) -> None:
-        self._lock = threading.Lock()
-        self._live: Values = {}
-        self.segment_id = 0
-        self.count = 0
-        """Mutations of the newest segment."""
+    def __init__(self, runs: tuple[SortedRun, ...], last_id: int, cache: Cache) -> None:
+        self.visibility = threading.Lock()
+        self.in_flight = InFlight()
         self.last_id = last_id
         """The entry that was applied last."""
-        self.state = State(self._live, (), tables)
+        self._cache = cache
+        self._active = Layer(0, self.visibility)
+        self._dropped: deque[Layer] = deque()
+        self._unpinned: deque[tuple[Layer, Epoch]] = deque()  # to be closed
+        self.state = State((self._active,), runs)
+
+    @property
+    def segment_id(self) -> int:
+        """The newest segment that something was applied from; 0 before the first."""
+        return self._active.segment_id
+
+    @property
+    def count(self) -> int:
+        """Keys in the newest layer."""
+        return len(self._active.values)
 
     # -- writing -----------------------------------------------------------------------------------
 
     def apply(self, entry_id: int, segment_id: int, chunks: Sequence[bytes]) -> None:
         """Make a log entry visible. Called in the order of the entries, whatever the thread."""
-        with self._lock:
-            if segment_id != self.segment_id:
-                self._begin_segment_locked(segment_id)
+        with self.visibility:
+            layer = self._active
+            if segment_id != layer.segment_id:
+                layer = self._begin_layer_locked(segment_id)
             head = chunks[0]
             if len(head) == _SINGLE and head[-1] == PUT:
-                self._live[chunks[1]] = chunks[2]
-                self.count += 1
+                key = chunks[1]
+                epoch = layer.newest
+                if epoch is not None and key not in epoch.saved:
+                    epoch.saved[key] = layer.values.get(key, MISSING)
+                layer.values[key] = chunks[2]
+                if self.in_flight:
+                    self.in_flight.remove(entry_id, key)
             else:
-                self._apply_batch_locked(decode(chunks))
+                batch = self.in_flight.remove(entry_id, None)
+                self._show_locked(layer, _decoded(chunks) if batch is None else batch)
             self.last_id = entry_id
 
-    def replay(self, entry_id: int, segment_id: int, batch: Values) -> None:
+    def apply_values(self, entry_id: int, segment_id: int, values: dict[bytes, Value]) -> None:
+        """Make an entry visible of which some values stay in the log: they are positions."""
+        with self.visibility:
+            layer = self._active
+            if segment_id != layer.segment_id:
+                layer = self._begin_layer_locked(segment_id)
+            layer.has_large = True
+            self.in_flight.remove(entry_id, None)
+            self._show_locked(layer, values)
+            self.last_id = entry_id
+
+    def replay(self, entry_id: int, segment_id: int, values: dict[bytes, Value]) -> None:
         """Apply a log entry while nobody reads yet."""
-        with self._lock:
-            if segment_id != self.segment_id:
-                self._begin_segment_locked(segment_id)
-            self._live.update(batch)
-            self.count += len(batch)
-            self.last_id = entry_id
+        layer = self._active
+        if segment_id != layer.segment_id:
+            with self.visibility:
+                layer = self._begin_layer_locked(segment_id)
+        layer.values.update(values)
+        layer.has_large = layer.has_large or any(type(each) is int for each in values.values())
+        self.last_id = entry_id
 
-    def _begin_segment_locked(self, segment_id: int) -> None:
-        self._freeze_locked()
-        self.segment_id = segment_id
-        self.count = 0
+    def _begin_layer_locked(self, segment_id: int) -> Layer:
+        self._close_epochs_locked()
+        old = self._active
+        layer = Layer(segment_id, self.visibility)
+        old.newer = layer
+        self._active = layer
+        layers = self.state.layers if old.values else self.state.layers[1:]
+        self.state = State((layer, *layers), self.state.runs)
+        return layer
 
-    def _apply_batch_locked(self, batch: Values) -> None:
+    def _show_locked(self, layer: Layer, batch: dict[bytes, Value]) -> None:
         """Show a batch at once, also to readers that take no lock.
 
-        First it stands before the live dict as a whole, then it is copied in: who has seen one of
-        its keys sees them all from then on.
+        First it stands before the active layer as a whole, then it is copied in: who has seen one
+        of its keys sees them all from then on.
         """
+        layer.save_locked(batch)
+        if len(batch) == 1:
+            layer.values.update(batch)
+            return
         state = self.state
-        self.state = State(state.live, state.layers, state.tables, arriving=batch)
-        self._live.update(batch)
-        self.count += len(batch)
+        self.state = State(state.layers, state.runs, arriving=batch)
+        layer.values.update(batch)
         self.state = state
 
-    def _freeze_locked(self) -> None:
-        if self._live:
-            layer = Layer(self.segment_id, Run(self._live))
-            self._live = {}
-            self.state = State(self._live, (layer, *self.state.layers), self.state.tables)
+    # -- in flight ---------------------------------------------------------------------------------
 
-    # -- reading -----------------------------------------------------------------------------------
+    def accepted(self, entry_id: int, segment_id: int, chunks: Sequence[bytes]) -> None:
+        """An entry has its place in the log, and is not visible yet."""
+        head = chunks[0]
+        if len(head) == _SINGLE and head[-1] == PUT:
+            with self.visibility:
+                self.in_flight.add_single(entry_id, chunks[1], chunks[2])
+        else:
+            self.accepted_values(entry_id, _decoded(chunks))
 
-    def pin(self) -> tuple[Run, ...]:
-        """The present state as runs, newest first, that no writer changes any more."""
-        with self._lock:
-            self._freeze_locked()
-            state = self.state
-        layers = _merged(state.layers)
-        if layers is not state.layers:
-            with self._lock:
-                present = self.state
-                if present.layers is state.layers:
-                    self.state = State(self._live, layers, present.tables)
-        return (*(layer.run for layer in layers), *(table.run for table in state.tables))
+    def accepted_values(self, entry_id: int, values: dict[bytes, Value]) -> None:
+        """As :meth:`accepted`, of an entry that the caller has decoded already."""
+        with self.visibility:
+            self.in_flight.add_batch(entry_id, values)
 
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The values of keys, all of one state."""
-        with self._lock:
-            state = self.state
-            found = [state.live.get(key, MISSING) for key in keys]
-        rest = state.maps[1:]  # what no writer changes any more
-        return [
-            first(rest, key) if value is MISSING else value  # type: ignore[misc]
-            for key, value in zip(keys, found, strict=False)
-        ]
+    def present_locked(self, key: bytes) -> Found:
+        """What a key will stand for once all in flight is visible. MISSING: as the tables say."""
+        value = self.in_flight.find(key)
+        if value is not MISSING:
+            return value
+        for values in self.state.maps:
+            if key in values:
+                return values[key]
+        return MISSING
+
+    # -- the past ----------------------------------------------------------------------------------
+
+    def pin(self) -> tuple[State, Epoch, int]:
+        """The present state, an epoch that keeps it readable, and its last entry. O(1)."""
+        with self.visibility:
+            if self._unpinned:
+                self._close_epochs_locked()
+            return self.state, self._active.open_epoch_locked(), self.last_id
+
+    def unpin(self, layer: Layer, epoch: Epoch) -> None:
+        """Let go of an epoch of a layer.
+
+        It may be a finalizer that calls this, in the middle of anything: so it does not wait for
+        the lock. Where that is held, who takes it next closes the epoch.
+        """
+        self._unpinned.append((layer, epoch))
+        if self.visibility.acquire(blocking=False):
+            try:
+                self._close_epochs_locked()
+            finally:
+                self.visibility.release()
+
+    def changed_since_locked(
+        self, layer: Layer, epoch: Epoch
+    ) -> Iterator[Collection[bytes] | None]:
+        """All keys written since an epoch of a layer, in parts; None where some are forgotten."""
+        yield from self.in_flight.keys()
+        for saved in layer.changed_since(epoch):
+            yield saved.keys()
+        following: Layer | None = layer
+        while following is not None:
+            if following.cut:
+                yield None
+            following = following.newer
+            if following is not None:
+                yield following.values.keys()
+
+    def _close_epochs_locked(self) -> None:
+        while self._unpinned:
+            layer, epoch = self._unpinned.popleft()
+            layer.close_epoch_locked(epoch)
 
     # -- checkpoints -------------------------------------------------------------------------------
 
-    def publish(self, tables: tuple[Table, ...], segment_id: int) -> None:
-        """Swap in new tables, and drop the layers that they hold: all up to a segment's."""
-        with self._lock:
-            if self.segment_id <= segment_id:
-                self._live = {}
-                self.count = 0
-            layers = tuple(each for each in self.state.layers if each.segment_id > segment_id)
-            self.state = State(self._live, layers, tables)
+    def publish(self, runs: tuple[SortedRun, ...], segment_id: int | None) -> None:
+        """Swap in new runs, and drop the layers that they hold: all up to a segment's (None: none).
+
+        The rows of dropped layers leave the cache in the same step: older ones are wrong now.
+        """
+        upto = -1 if segment_id is None else segment_id
+        with self.visibility:
+            gone = [each for each in self.state.layers if each.segment_id <= upto and each.values]
+            self._cache.forget_rows(_keys_of(gone), lambda: self._swap_locked(runs, upto, gone))
+
+    def _swap_locked(self, runs: tuple[SortedRun, ...], upto: int, gone: list[Layer]) -> None:
+        kept = tuple(layer for layer in self.state.layers if layer.segment_id > upto)
+        if not kept:
+            fresh = Layer(self._active.segment_id, self.visibility)
+            self._active.newer = fresh
+            self._active = fresh
+            kept = (fresh,)
+        for layer in reversed(gone):
+            self._drop_locked(layer)
+        self.state = State(kept, runs)
+
+    def _drop_locked(self, layer: Layer) -> None:
+        self._dropped.append(layer)
+        if len(self._dropped) > DROPPED_KEPT:
+            oldest = self._dropped.popleft()
+            oldest.newer, oldest.cut = None, True
 
     # -- estimates ---------------------------------------------------------------------------------
 
-    def recent_items(self) -> int:
-        """How many mutations are in no table yet."""
-        state = self.state
-        return len(state.live) + sum(len(layer.run) for layer in state.layers)
+    def items(self) -> int:
+        """How many keys are in the layers."""
+        return sum(map(len, self.state.layers))
 
-    def recent_bytes(self, enough: int) -> int:
-        """The bytes of keys and values in no table yet; counts no further than ``enough``."""
-        with self._lock:
-            self._freeze_locked()
-            layers = self.state.layers
+    def bytes(self, enough: int | None = None) -> int:
+        """The bytes of keys and values in the layers; counts no further than ``enough``."""
         total = 0
-        for layer in layers:
-            for key, value in layer.run.values.items():
-                if total >= enough:
+        for layer in self.state.layers:
+            with self.visibility:
+                items = list(layer.values.items())
+            for key, value in items:
+                total += len(key) + (len(value) if type(value) is bytes else 0)
+                if enough is not None and total >= enough:
                     return total
-                total += len(key) + len(value or b"")
         return total
 
 
-def _merged(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    """The layers with the newest ones of a segment merged, where the next is not much larger."""
-    if len(layers) < 2:
-        return layers
-    segment_id = layers[0].segment_id
-    total, count = len(layers[0].run), 1
-    for layer in layers[1:]:
-        if layer.segment_id != segment_id or len(layer.run) > total * _MERGE_RATIO:
-            break
-        total, count = total + len(layer.run), count + 1
-    if count == 1:
-        return layers
-    run = merge([layer.run for layer in layers[:count]], drop_tombstones=False)
-    return (Layer(segment_id, run), *layers[count:])
+def _decoded(chunks: Sequence[bytes]) -> dict[bytes, Value]:
+    values: dict[bytes, Value] = {**decode(chunks)}
+    return values
+
+
+def _keys_of(layers: list[Layer]) -> Collection[bytes]:
+    if len(layers) == 1:
+        return layers[0].values.keys()
+    return set().union(*(layer.values.keys() for layer in layers))

@@ -66,8 +66,14 @@ def encode_at(now: int, mutations: Mapping[bytes, bytes | None]) -> list[bytes]:
         chunks.append(key)
         if value is not None:
             chunks.append(value)
-    chunks[0] = _HEAD.pack(VERSION, now) + bytes([value is not None for value in values])
+    chunks[0] = encode_head(mutations, now)
     return chunks
+
+
+def encode_head(mutations: Mapping[bytes, bytes | None], now: int | None = None) -> bytes:
+    """The head of an entry with these mutations, in their order."""
+    ops = bytes([value is not None for value in mutations.values()])
+    return _HEAD.pack(VERSION, _now() if now is None else now) + ops
 
 
 def encode_put(key: bytes, value: bytes) -> list[bytes]:

@@ -1,53 +1,37 @@
-"""One immutable value that holds everything a reader sees: what is live, the layers, the tables."""
+"""One immutable value that holds everything a reader sees: layers and sorted runs, newest first."""
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
-
-from kvstore.runs import Run, Values
-from kvstore.tables.table import Table
-
-MISSING: Final = object()
-
-
-class Layer(NamedTuple):
-    """The mutations of a stretch of one log segment."""
-
-    segment_id: int
-    run: Run
+from kvstore.layers import Layer
+from kvstore.tables.runs import SortedRun
+from kvstore.values import MISSING, Found, Value
 
 
 class State:
-    """One state of the store. ``maps`` is everything that holds a key, newest first."""
+    """One state of the store; only the dict of its first layer, the active one, ever changes.
 
-    __slots__ = ("layers", "live", "maps", "tables")
+    ``maps`` are the dicts of the layers, newest first; in front of them, for the moment of its
+    publication, a batch as a whole.
+    """
+
+    __slots__ = ("layers", "maps", "runs")
 
     def __init__(
         self,
-        live: Values,
         layers: tuple[Layer, ...],
-        tables: tuple[Table, ...],
-        arriving: Values | None = None,
+        runs: tuple[SortedRun, ...],
+        arriving: dict[bytes, Value] | None = None,
     ) -> None:
-        self.live = live
         self.layers = layers
-        self.tables = tables
-        recent = (live,) if arriving is None else (arriving, live)
-        self.maps: tuple[Values, ...] = (
-            *recent,
-            *(layer.run.values for layer in layers),
-            *(table.run.values for table in tables),
-        )
-
-    def get(self, key: bytes) -> bytes | None:
-        """The value of a key, None where it is absent or deleted."""
-        return first(self.maps, key)
+        self.runs = runs
+        maps = tuple(layer.values for layer in layers)
+        self.maps = maps if arriving is None else (arriving, *maps)
 
 
-def first(maps: tuple[Values, ...], key: bytes) -> bytes | None:
-    """The value of a key in the first map that has it, None where it is absent or deleted."""
-    for values in maps:
-        value = values.get(key, MISSING)
+def find_in_runs(runs: tuple[SortedRun, ...], key: bytes) -> Found:
+    """What the newest run that has the key says, or MISSING."""
+    for run in runs:
+        value = run.get(key)
         if value is not MISSING:
-            return value  # type: ignore[return-value]
-    return None
+            return value
+    return MISSING

@@ -31,7 +31,7 @@ class Blob(Protocol):
         """The value, its checksum verified. CorruptStoreError for damage."""
 
 
-class _Missing:
+class Missing:
     """The type of :data:`MISSING`."""
 
     __slots__ = ()
@@ -40,10 +40,10 @@ class _Missing:
         return "MISSING"
 
 
-MISSING: Final = _Missing()
+MISSING: Final = Missing()
 
 Value = bytes | None | int | Blob
-Found = bytes | None | int | Blob | _Missing
+Found = bytes | None | int | Blob | Missing
 """The answer of one place that was asked for a key."""
 
 Values = Mapping[bytes, Value]

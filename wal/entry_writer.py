@@ -195,18 +195,30 @@ class EntryWriter:
     # -- the end -----------------------------------------------------------------------------------
 
     def commit(
-        self, durability: Durability | None = None, on_commit: OnCommit | None = None
+        self,
+        durability: Durability | None = None,
+        on_commit: OnCommit | None = None,
+        on_accept: Callable[[], object] | None = None,
     ) -> EntryId:
         """Commit the entry and return its id, once it has its durability.
+
+        ``on_accept()`` is called when the entry has its place in the log and still waits for its
+        durability, with the append lock held: be quick, and call nothing of the log.
 
         Raises ChunkLengthError (and rolls back) where a chunk is still short; LogFailedError
         leaves the entry in doubt; CallbackError means that it is committed.
         """
         self._check_end()
         rank = self._commits.rank if durability is None else rank_of(durability)
-        return self._commits.wait(self._submit(on_commit, rank))
+        return self._commits.wait(self._submit(on_commit, rank, on_accept=on_accept))
 
-    def _submit(self, on_commit: OnCommit | None, rank: int, item: Item | None = None) -> Ticket:
+    def _submit(
+        self,
+        on_commit: OnCommit | None,
+        rank: int,
+        item: Item | None = None,
+        on_accept: Callable[[], object] | None = None,
+    ) -> Ticket:
         """Close the entry and give it its place among the commits in flight, without waiting."""
         try:
             if self._writer is None:
@@ -214,14 +226,19 @@ class EntryWriter:
             writer = self._writer
             assert writer is not None
             self._reserve(writer, fmt.END_BYTES)
-            return self._end(writer, on_commit, rank, item)
+            return self._end(writer, on_commit, rank, item, on_accept)
         finally:
             if not self._done:
                 self._abandon()
             _surely(self._leave)
 
     def _end(
-        self, writer: SegmentWriter, on_commit: OnCommit | None, rank: int, item: Item | None
+        self,
+        writer: SegmentWriter,
+        on_commit: OnCommit | None,
+        rank: int,
+        item: Item | None,
+        on_accept: Callable[[], object] | None,
     ) -> Ticket:
         buffer = self._buffer
         end = fmt.encode_end(writer.seed, self._start, self._header, bytes(self._crcs), self._count)
@@ -234,7 +251,7 @@ class EntryWriter:
             buffer.arm_locked()  # it may have been open for longer than the flusher looks
             buffer.entry_open = False
             self._done = True
-            return self._commits.enter_flight_locked(self.id, rank, on_commit, item)
+            return self._commits.enter_flight_locked(self.id, rank, on_commit, item, on_accept)
 
     def rollback(self) -> None:
         """Take the entry back: nothing of it is ever recovered, and its id is not used again."""

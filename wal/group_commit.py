@@ -148,7 +148,12 @@ class GroupCommit:
             wait()
 
     def enter_flight_locked(
-        self, entry_id: int, rank: int, on_commit: OnCommit | None, item: Item | None
+        self,
+        entry_id: int,
+        rank: int,
+        on_commit: OnCommit | None,
+        item: Item | None,
+        on_accept: Callable[[], object] | None = None,
     ) -> Ticket:
         """The ticket of an entry just accepted. Buffered behind nothing, it is complete."""
         kept = item if self._committed is not None else None
@@ -161,15 +166,19 @@ class GroupCommit:
         self.in_flight.append(ticket)
         if rank == FSYNC:
             self.buffer.sync_wanted_id = entry_id
-        if self._accepted is not None and item is not None:
-            self._tell_accepted_locked(entry_id, segment_id, item)
+        if on_accept is not None or (self._accepted is not None and item is not None):
+            self._tell_accepted_locked(ticket, item, on_accept)
         return ticket
 
-    def _tell_accepted_locked(self, entry_id: int, segment_id: int, item: Item) -> None:
-        """The manager's hook for entries in flight: if it fails, what it keeps is out of step."""
-        assert self._accepted is not None
+    def _tell_accepted_locked(
+        self, ticket: Ticket, item: Item | None, on_accept: Callable[[], object] | None
+    ) -> None:
+        """The hooks for an entry in flight: if one fails, what it keeps is out of step."""
         try:
-            self._accepted(EntryId(entry_id), segment_id, chunks_of(item))
+            if self._accepted is not None and item is not None:
+                self._accepted(ticket.entry_id, ticket.segment_id, chunks_of(item))
+            if on_accept is not None:
+                on_accept()
         except BaseException as error:
             self.buffer.latch_locked(copy_of_interrupt(error))
             raise

@@ -1,0 +1,204 @@
+"""The only way of a mutation into the store.
+
+Mutations are encoded outside every lock, appended to the log in the log's order, and become visible
+in that order once they have their durability: the log calls the memtable. What a write *rests on*
+(that a key was absent; all that a transaction read) is checked in the append lock, by the log's
+``decide``: with nobody in between, against what is visible and what is in flight, in memory alone.
+So those who decide share one sync with everyone.
+
+A large value goes into a chunk of its own of a streamed entry. The memtable keeps its position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from kvstore.engine import Engine
+from kvstore.errors import ReadOnlyError, StoreError
+from kvstore.mutations import encode, encode_head
+from kvstore.state import State
+from kvstore.values import MISSING, Found, Value, position_to_int
+from wal import Durability, EntryId, PositionNotFoundError, Ticket, WalError
+
+Mutations = Mapping[bytes, "bytes | None"]
+Decide = Callable[[], object]
+Choose = Callable[["bytes | None"], Found]
+"""From the value of a key to what is to be written: bytes, None to delete, MISSING for nothing."""
+
+
+class _StaleError(Exception):
+    """What a write rests on has changed before its turn came."""
+
+
+class Commits:
+    """Commits of one open store."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._memtable = engine.memtable
+        self._log = engine.log
+        self._large = engine.options.large_value_bytes
+        self._segment_items = engine.options.segment_items
+        self._sealed_segment = 0
+
+    # -- whole entries -----------------------------------------------------------------------------
+
+    def commit(
+        self, mutations: Mutations, durability: Durability | None, decide: Decide | None = None
+    ) -> int:
+        """Commit some mutations of stored keys, at least one, and return their entry's id."""
+        try:
+            if self._has_large(mutations):
+                entry_id = self._commit_streamed(mutations, durability, decide)
+            else:
+                entry_id = self._log.append(encode(mutations), None, durability, decide)
+        except WalError as error:
+            raise self._engine.failure(error) from error
+        if self._memtable.count >= self._segment_items:
+            self.seal()
+        return entry_id
+
+    def commit_chunks(self, chunks: list[bytes], durability: Durability | None) -> int:
+        """Commit mutations that are encoded already; none of their values is large."""
+        try:
+            entry_id = self._log.append(chunks, None, durability)
+        except WalError as error:
+            raise self._engine.failure(error) from error
+        if self._memtable.count >= self._segment_items:
+            self.seal()
+        return entry_id
+
+    def submit(
+        self, mutations: Mutations, durability: Durability | None, decide: Decide | None = None
+    ) -> Ticket:
+        """As :meth:`commit`, but does not wait. StoreError for a large value."""
+        if self._has_large(mutations):
+            raise StoreError("a large value cannot be submitted: commit it")
+        try:
+            ticket = self._log.submit(encode(mutations), None, durability, decide)
+        except WalError as error:
+            raise self._engine.failure(error) from error
+        if self._memtable.count >= self._segment_items:
+            self.seal()
+        return ticket
+
+    def is_large(self, mutations: Mutations) -> bool:
+        """Whether some value has to be streamed: then :meth:`submit` refuses."""
+        return self._has_large(mutations)
+
+    def _has_large(self, mutations: Mutations) -> bool:
+        return max(map(len, filter(None, mutations.values())), default=0) >= self._large
+
+    def _commit_streamed(
+        self, mutations: Mutations, durability: Durability | None, decide: Decide | None
+    ) -> EntryId:
+        memtable = self._memtable
+        with self._log.begin_entry() as entry:
+            if decide is not None:
+                decide()  # nobody else commits while the entry is open
+            values: dict[bytes, Value] = {}
+            entry.write_chunk(encode_head(mutations))
+            for key, value in mutations.items():
+                entry.write_chunk(key)
+                values[key] = value
+                if value is not None:
+                    record = entry.write_chunk(value)
+                    if record.length >= self._large:
+                        values[key] = position_to_int(record.position)
+            entry_id = entry.id
+            return entry.commit(
+                durability,
+                on_commit=lambda _, segment_id: memtable.apply_values(entry_id, segment_id, values),
+                on_accept=lambda: memtable.accepted_values(entry_id, values),
+            )
+
+    # -- decided by what is there ------------------------------------------------------------------
+
+    def change(
+        self,
+        key: bytes,
+        choose: Choose,
+        durability: Durability | None,
+        extra: Mutations,
+    ) -> tuple[bytes | None, bool]:
+        """Read a key and write what follows from it, as one step. The old value, and if it wrote.
+
+        What is written comes with the ``extra`` mutations. ``choose`` may be called again where
+        another write came between.
+        """
+        while True:
+            state, present, in_flight = self._look(key)
+            try:
+                old = self._load(key, state, present)
+            except PositionNotFoundError:
+                continue
+            new = choose(old)
+            if new is MISSING:
+                if in_flight:
+                    self.sync()  # what was decided on must be durable
+                return old, False
+            try:
+                unless_changed = self._unless_changed(key, state, present)
+                self.commit({**extra, key: new}, durability, unless_changed)  # type: ignore[dict-item]
+            except _StaleError:
+                continue
+            return old, True
+
+    def _look(self, key: bytes) -> tuple[State, Found, bool]:
+        """What memory knows of a key, in flight or visible; and whether it is in flight."""
+        memtable = self._memtable
+        with memtable.visibility:
+            in_flight = memtable.in_flight.find(key) is not MISSING
+            return memtable.state, memtable.present_locked(key), in_flight
+
+    def _load(self, key: bytes, state: State, present: Found) -> bytes | None:
+        if present is MISSING:
+            present = self._engine.find_in_tables(state, key)
+        if present is None or present is MISSING or isinstance(present, bytes):
+            return None if present is MISSING else present  # type: ignore[return-value]
+        return self._engine.read(present)  # type: ignore[arg-type]
+
+    def _unless_changed(self, key: bytes, state: State, present: Found) -> Decide:
+        memtable = self._memtable
+
+        def decide() -> None:
+            with memtable.visibility:
+                now = memtable.present_locked(key)
+                if now is MISSING and memtable.state.runs is not state.runs:
+                    raise _StaleError
+            if now is not present and (now is MISSING or present is MISSING or now != present):
+                raise _StaleError
+
+        return decide
+
+    # -- the log's affairs -------------------------------------------------------------------------
+
+    def sync(self) -> None:
+        """Make all that was accepted before survive a power loss."""
+        try:
+            self._log.sync()
+        except WalError as error:
+            raise self._engine.failure(error) from error
+
+    def checkpoint(self) -> None:
+        """Move all that was committed before to tables, and wait for it."""
+        try:
+            self._log.checkpoint_active(wait=True)
+        except WalError as error:
+            raise self._engine.failure(error) from error
+
+    def seal(self) -> None:
+        """The recent mutations are many: have them moved to a table, once for each segment."""
+        segment_id = self._memtable.segment_id
+        if self._sealed_segment != segment_id:
+            self._sealed_segment = segment_id
+            try:
+                self._log.checkpoint_active()
+            except WalError:
+                # The write that came here is committed; whatever is wrong, the next one is told.
+                self._sealed_segment = 0
+
+
+def read_only() -> ReadOnlyError:
+    """The refusal of a write."""
+    return ReadOnlyError('the store is open for reading: open it with flag "w"')

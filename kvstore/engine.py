@@ -1,0 +1,124 @@
+"""The engine below the API: one open store, seen as stored keys.
+
+It holds the parts that everything else shares (the memtable, the tables' cache, the log), reads the
+present state, and knows whether the store can still be used.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kvstore.config import Options
+from kvstore.errors import StoreClosedError, StoreError, translate
+from kvstore.memtable import Memtable
+from kvstore.pinned import PageWalk, Pinned
+from kvstore.ranges import Range
+from kvstore.state import State, find_in_runs
+from kvstore.tables.cache import Cache
+from kvstore.values import MISSING, Found, Missing, Value, int_to_position
+from wal import PositionNotFoundError, WalError, WriteAheadLog
+
+_ATTEMPTS: Final = 100
+
+
+class Engine:
+    """The present state of an open store: a :class:`~kvstore.sources.Source`."""
+
+    def __init__(
+        self,
+        path: str,
+        options: Options,
+        memtable: Memtable,
+        cache: Cache,
+        log: WriteAheadLog,
+        *,
+        read_only: bool,
+    ) -> None:
+        self.path = path
+        self.options = options
+        self.memtable = memtable
+        self.cache = cache
+        self.log = log
+        self.read_only = read_only
+        self.ended: str | None = None
+        """Why the store cannot be used any more, if it cannot."""
+
+    # -- whether it can be used --------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise StoreClosedError if the store cannot be used any more."""
+        if self.ended is not None:
+            raise self.refusal()
+
+    def refusal(self) -> StoreError:
+        """Why it cannot be used, as an error."""
+        return StoreClosedError(f"{self.path}: {self.ended}")
+
+    def failure(self, error: WalError) -> StoreError:
+        """What to raise for an error of the log: in a forked child that calls itself failed."""
+        return translate(error) if self.ended is None else self.refusal()
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def find(self, key: bytes) -> Value:
+        """The value of a stored key at this moment, None where it is absent. Takes no lock."""
+        state = self.memtable.state
+        for values in state.maps:
+            if key in values:
+                return values[key]
+        value = self.find_in_tables(state, key)
+        return None if value is MISSING else value  # type: ignore[return-value]
+
+    def find_in_tables(self, state: State, key: bytes) -> Found:
+        """What the tables of a state have of a key, through the cache of the present rows."""
+        memtable, cache = self.memtable, self.cache
+        value = cache.row(key)
+        if value is not MISSING and memtable.state.runs is state.runs:
+            return value
+        value = find_in_runs(state.runs, key)
+        if not isinstance(value, Missing):
+            cache.add_row(key, value, lambda: memtable.state.runs is state.runs)
+        return value
+
+    def find_many(self, keys: list[bytes]) -> list[Value]:
+        """The values of stored keys, all of one state."""
+        pinned = self.pinned()
+        try:
+            return list(map(pinned.find, keys))
+        finally:
+            pinned.release()
+
+    def walk(self, wanted: Range, most: int | None, *, reverse: bool) -> PageWalk:
+        """Walk a range as it is at this moment."""
+        pinned = self.pinned()
+        return pinned.walk(wanted, most, reverse=reverse, release=True)
+
+    def load(self, key: bytes, value: Value) -> bytes | None:
+        """A value as bytes. One whose place in the log is gone by now is looked up again."""
+        for _ in range(_ATTEMPTS):
+            if value is None or type(value) is bytes:
+                return value
+            try:
+                return self.read(value)
+            except PositionNotFoundError:
+                value = self.find(key)
+        raise StoreError(f"the value of {key!r} cannot be found where it is said to be")
+
+    def read(self, value: Value) -> bytes:
+        """A large value, from the log or a table. PositionNotFoundError if the log let go of it."""
+        if isinstance(value, int):
+            try:
+                with self.log.read_at(int_to_position(value)) as chunk:
+                    return chunk.read()
+            except PositionNotFoundError:
+                self.check()
+                raise
+            except WalError as error:
+                raise self.failure(error) from error
+        assert value is not None
+        return value if isinstance(value, bytes) else value.read()
+
+    def pinned(self) -> Pinned:
+        """The present state, to be read for as long as it is held."""
+        self.check()
+        return Pinned(self)

@@ -1,0 +1,130 @@
+"""Namespaces: parts of a store with keys, and perhaps a codec, of their own."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any, Final, Protocol, TypeVar
+
+from kvstore.batch import Mutations
+from kvstore.codecs import Codec, check_codec
+from kvstore.keyspaces import Keyspace
+from kvstore.mutations import Buffer
+from kvstore.names import Names, Place
+from kvstore.reading import Reads
+from kvstore.sources import Source
+from kvstore.writing import Sink, Writes
+
+V = TypeVar("V")
+W = TypeVar("W")
+
+_CLEARED_AT_ONCE: Final = 1000
+
+
+class ReadRoot(Protocol):
+    """What a namespace is read through: a store, a snapshot, a transaction."""
+
+    _names: Names
+
+    def _source(self) -> Source:
+        """The source of its reads, or an error if it can be read no more."""
+
+
+class WriteRoot(ReadRoot, Protocol):
+    """What a namespace is written through: a store, a transaction."""
+
+    def _sink(self) -> Sink:
+        """Where its mutations go, or an error if none can go there."""
+
+
+class HasNamespaces:
+    """The listing of child namespaces; for whatever has a root and a place."""
+
+    _root: ReadRoot
+    _path: Place = ()
+
+    def namespaces(self) -> list[bytes]:
+        """The names of the namespaces right below, in order: those that were ever written to."""
+        source = self._root._source()
+        return self._root._names.children(self._path, source)
+
+
+class ReadableNamespace(Reads[V], HasNamespaces):
+    """A namespace of a snapshot."""
+
+    def __init__(self, root: ReadRoot, path: Place) -> None:
+        """Use ``namespace()``."""
+        self._root = root
+        self._path = path
+        self._decode = path[-1].codec.decoder
+
+    @property
+    def name(self) -> bytes:
+        """The namespace's own name."""
+        return self._path[-1].name
+
+    def _reader(self) -> tuple[Source, Keyspace | None]:
+        return self._root._source(), self._root._names.for_reading(self._path)
+
+    def namespace(self, name: Buffer, codec: Codec[W] | None = None) -> ReadableNamespace[W]:
+        """A namespace inside this one."""
+        path = self._root._names.child(self._path, name, check_codec(codec))
+        return ReadableNamespace(self._root, path)
+
+    def __len__(self) -> int:
+        """How many keys there are; walks them all."""
+        return self.count()
+
+    def __bool__(self) -> bool:
+        """Always true, also when it is empty."""
+        return True
+
+    def __repr__(self) -> str:
+        names = " > ".join(repr(step.name) for step in self._path)
+        return f"<kvstore.{type(self).__name__} {names} of {self._root!r}>"
+
+
+class Namespace(ReadableNamespace[V], Writes[V]):
+    """A part of a store, or of a transaction, with keys of its own.
+
+    It has every read and write of the store; no key of it is seen outside, and none of outside in
+    it, whatever bytes are in them. Namespaces nest. A codec makes its values something else than
+    bytes: see :class:`kvstore.Codec`.
+
+    >>> import kvstore, wal
+    >>> with kvstore.open("db", file_system=wal.files.MemoryFileSystem()) as db:
+    ...     users = db.namespace(b"users", codec=kvstore.JSON)
+    ...     users.put(b"ann", {"age": 40})
+    ...     users[b"ann"], len(users), list(db), db.namespaces()
+    ({'age': 40}, 1, [], [b'users'])
+    """
+
+    _root: WriteRoot
+
+    def __init__(self, root: WriteRoot, path: Place) -> None:
+        """Use ``namespace()``."""
+        super().__init__(root, path)
+        self._encode = path[-1].codec.encoder
+
+    def _writer(self) -> tuple[Sink, Keyspace, Mutations]:
+        sink = self._root._sink()
+        space, extra = self._root._names.for_writing(self._path)
+        return sink, space, extra
+
+    def _place(self) -> tuple[Sink, Names, Place]:
+        return self._root._sink(), self._root._names, self._path
+
+    def namespace(self, name: Buffer, codec: Codec[W] | None = None) -> Namespace[W]:
+        """A namespace inside this one."""
+        path = self._root._names.child(self._path, name, check_codec(codec))
+        return Namespace(self._root, path)
+
+    def clear(self) -> None:
+        """Delete every key that is here now, some at a time; those of namespaces inside it stay.
+
+        Keys that are written meanwhile may stay. Not one step: a crash may leave a part.
+        """
+        keys = self.keys()
+        while some := list(islice(keys, _CLEARED_AT_ONCE)):
+            sink, space, extra = self._writer()
+            deletions: dict[bytes, Any] = {space.stored(key): None for key in some}
+            sink.commit({**extra, **deletions}, None)

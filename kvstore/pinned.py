@@ -1,0 +1,155 @@
+"""A state of the store that is held: what snapshots, scans and cursors read.
+
+Pinning is O(1): the state is one immutable value, and of the layer in it that still changes an undo
+epoch is opened. Of the log only segments are held in which values of its layers are positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final
+
+from kvstore.errors import StoreClosedError
+from kvstore.pages import merge_pages
+from kvstore.ranges import Range
+from kvstore.values import MISSING, Page, Value
+from wal import PositionNotFoundError
+
+if TYPE_CHECKING:
+    from kvstore.engine import Engine
+
+_FIRST_PAGE: Final = 32
+
+
+class PageWalk:
+    """The pages of a range; a :class:`~kvstore.sources.Walk`."""
+
+    __slots__ = ("_owned", "_pages")
+
+    observed = False
+
+    def __init__(self, pages: Iterator[Page], owned: Pinned | None) -> None:
+        self._pages = pages
+        self._owned = owned
+
+    def __iter__(self) -> Iterator[Page]:
+        return self._pages
+
+    def __next__(self) -> Page:
+        return next(self._pages)
+
+    def reached(self, key: bytes) -> None:
+        """Nobody wants to know."""
+
+    def close(self) -> None:
+        """Let go of the state, if it was pinned for this walk."""
+        owned, self._owned = self._owned, None
+        self._pages = iter(())
+        if owned is not None:
+            owned.release()
+
+
+class Pinned:
+    """A state that is held; a :class:`~kvstore.sources.PinnedSource`."""
+
+    _released = True  # until something is held
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._memtable = engine.memtable
+        while True:
+            self.state, self.epoch, self.entry_id = self._memtable.pin()
+            self.layer = self.state.layers[0]
+            self._released = False
+            if not any(layer.has_large for layer in self.state.layers) or self._pin_segments():
+                break
+            self.release()  # a checkpoint came between: what it held is in a table by now
+        self._older = self.state.maps[1:]
+
+    def _pin_segments(self) -> bool:
+        self._pins = ExitStack()
+        try:
+            for layer in self.state.layers:
+                if layer.has_large:
+                    self._pins.enter_context(self._engine.log.pin(layer.segment_id))
+        except PositionNotFoundError:
+            return False
+        return True
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def find(self, key: bytes) -> Value:
+        """The value of a stored key, None where it is absent."""
+        value = self.layer.find(key, self.epoch)
+        if value is MISSING:
+            for values in self._older:
+                if key in values:
+                    return values[key]
+            self.check()
+            value = self._engine.find_in_tables(self.state, key)
+        return None if value is MISSING else value  # type: ignore[return-value]
+
+    def find_many(self, keys: list[bytes]) -> list[Value]:
+        """The values of stored keys."""
+        return list(map(self.find, keys))
+
+    def walk(
+        self, wanted: Range, most: int | None, *, reverse: bool, release: bool = False
+    ) -> PageWalk:
+        """Walk a range; ``release`` lets go of this state when the walk is closed."""
+        self.check()
+        return PageWalk(self._pages(wanted, most, reverse), self if release else None)
+
+    def _pages(self, wanted: Range, most: int | None, reverse: bool) -> Iterator[Page]:
+        for page in merge_pages(self.sources(wanted, most, reverse), reverse=reverse):
+            self.check()
+            yield page
+
+    def sources(self, wanted: Range, most: int | None, reverse: bool) -> Iterator[Iterator[Page]]:
+        """What the state has of a range, newest first."""
+        low, high = wanted
+        first = _FIRST_PAGE if most is None else max(1, most)
+        for layer in self.state.layers:
+            if layer.values:
+                epoch = self.epoch if layer is self.layer else None
+                yield layer.pages(low, high, epoch, first, reverse=reverse)
+        for run in self.state.runs:
+            yield run.pages(low, high, reverse=reverse, fill_cache=most is not None)
+
+    def load(self, key: bytes, value: Value) -> bytes | None:
+        """A value that was found here, as bytes."""
+        self.check()
+        return None if value is None else self._engine.read(value)
+
+    @property
+    def released(self) -> bool:
+        """Whether it was let go of."""
+        return self._released
+
+    def pinned(self) -> Pinned:
+        """Itself: it does not change."""
+        return self
+
+    def check(self) -> None:
+        """Raise StoreClosedError if it was let go of, or the store was closed."""
+        if self._released:
+            raise StoreClosedError("the snapshot was closed")
+        self._engine.check()
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def release(self) -> None:
+        """Let go. Idempotent, and safe in a finalizer."""
+        if not self._released:
+            self._released = True
+            self._let_go()
+
+    def _let_go(self) -> None:
+        pins = self.__dict__.pop("_pins", None)
+        if pins is not None:
+            pins.close()
+        self._memtable.unpin(self.layer, self.epoch)
+
+    def __del__(self) -> None:
+        self.release()
