@@ -1,9 +1,9 @@
 """The background thread that checkpoints sealed segments, in order.
 
-For each: ``checkpoint_to``, then the marker, then ``archive``, then (once no reader holds it) its
-file leaves its name, and may be used again. A crash between any two of these steps is harmless:
-``docs/durability.md`` has the table. What raises is kept, logged, and tried again with growing
-pauses.
+For each: ``checkpoint_to``, then the marker, then ``archive``, then its file is kept for reading as
+long as the configuration asks for, or (once no reader holds it) leaves its name and may be used
+again. A crash between any two of these steps is harmless: ``docs/durability.md`` has the table.
+What raises is kept, logged, and tried again with growing pauses.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from wal.log_manager import LogManager, SealedSegment
 from wal.positions import EntryId
 from wal.segments.lifecycle import Segment, SegmentRegistry, State
 from wal.segments.pool import SparePool
+from wal.segments.retention import Retention
 from wal.segments.sealed import SegmentReader
 from wal.telling import tell
 
@@ -43,17 +44,19 @@ class Checkpointer:
         marker: CheckpointMarker,
         registry: SegmentRegistry,
         pool: SparePool,
+        retention: Retention,
         max_sealed: int,
     ) -> None:
         self._manager = manager
         self._marker = marker
         self._registry = registry
         self._pool = pool
+        self._retention = retention
         self._max_sealed = max_sealed
         self._mutex = threading.RLock()  # taken as such: a Condition is left by Python code
         self._changed = threading.Condition(self._mutex)
         self._queue: deque[Segment] = deque()
-        self._aside: list[Segment] = []  # checkpointed and archived, waiting for readers
+        self._aside: list[Segment] = []  # not needed any more, waiting for readers
         self._archived: Segment | None = None
         self._stopping = False
         self._hurry = False
@@ -170,22 +173,29 @@ class Checkpointer:
 
     def _run(self) -> None:
         while True:
+            pause = self._pause()
             with self._mutex:
-                self._changed.wait_for(self._has_work)
+                self._changed.wait_for(self._has_work, pause)
                 if self._stopping:
                     return
                 segment = self._queue[0] if self._queue else None
             try:
-                self._release_aside()
+                self._expire()
                 if segment is not None and self._log() is None:
                     with self._mutex:  # the log was dropped: its end is on the way
                         self._changed.wait_for(lambda: self._stopping)
                 elif segment is not None:
                     self._checkpoint(segment)
                     self._succeeded(segment)
+                    self._expire()
             except BaseException as error:  # noqa: BLE001 - it is kept, and raised to who asks
                 # SystemExit too: others would wait for ever for a thread that is gone.
                 self._pause_after(error)
+
+    def _pause(self) -> float | None:
+        """How long to wait at most: until a kept segment's time is over."""
+        pause = self._retention.pause()
+        return None if pause is None else min(pause, threading.TIMEOUT_MAX)
 
     def _has_work(self) -> bool:
         return self._stopping or bool(self._queue) or any(not s.pins for s in self._aside)
@@ -252,14 +262,19 @@ class Checkpointer:
         )
 
     def _release(self, segment: Segment) -> None:
-        """Recycle a segment's file, or set it aside while readers hold it."""
-        if segment.state is not State.RELEASED and not self._registry.release(segment):
+        """Keep a segment's file, or recycle it, or set it aside while readers hold it."""
+        if segment.state is State.CHECKPOINTED and self._retention.wants(segment):
+            self._retention.keep(segment)
+        elif segment.state is not State.RELEASED and not self._registry.release(segment):
             self._aside.append(segment)
         else:
             self._pool.recycle(segment)
 
-    def _release_aside(self) -> None:
+    def _expire(self) -> None:
+        """Recycle what need not be kept any longer, and what readers have let go of."""
+        self._aside += self._retention.expired()
         for segment in [segment for segment in self._aside if not segment.pins]:
             if segment.state is State.RELEASED or self._registry.release(segment):
-                self._pool.recycle(segment)
+                if self._retention.reopen(segment):
+                    self._pool.recycle(segment)
                 self._aside.remove(segment)

@@ -59,6 +59,13 @@ class Configuration:
     """Beyond so many segments waiting for their checkpoint, writers wait (at least 1)."""
     keep_free_segments: int = 2
     """How many recycled files are kept for reuse; more are removed."""
+    retain_bytes: int = 0
+    """At least so many bytes of checkpointed segments stay readable through ``entries()``.
+
+    Whole segments are kept, as ``kept-`` files, while this or ``retain_seconds`` asks for them.
+    """
+    retain_seconds: float = 0.0
+    """A checkpointed segment stays readable through ``entries()`` for so long after its end."""
     lock_timeout: float = 0.0
     """Seconds to wait for another writer to let go of the log."""
     read_only: bool = False
@@ -80,7 +87,7 @@ class Configuration:
                 raise TypeError(f"{name} must be an int, not {type(value).__name__}")
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, not {value}")
-        for name in ("flush_interval", "lock_timeout"):
+        for name in ("flush_interval", "retain_seconds", "lock_timeout"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or isinstance(value, bool):
                 raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
@@ -117,4 +124,5 @@ _LEAST = {
     "buffer_bytes": 4096,
     "max_sealed_segments": 1,
     "keep_free_segments": 0,
+    "retain_bytes": 0,
 }

@@ -18,7 +18,7 @@ from wal.errors import CorruptLogError
 from wal.files import FileSystem
 from wal.segments import format as fmt
 from wal.segments.frames import Frame
-from wal.segments.lifecycle import Segment, segment_name
+from wal.segments.lifecycle import Segment, parse_kept_name, segment_name
 
 _LIVE: Final = "wal-"
 _ABANDONED: Final = "abandoned-"
@@ -30,6 +30,7 @@ class Listing:
 
     segments: dict[int, str] = field(default_factory=dict)  # id -> file name, wal- and abandoned-
     spares: list[str] = field(default_factory=list)
+    kept: dict[int, str] = field(default_factory=dict)  # id -> file name; none of recovery's
 
     @classmethod
     def of(cls, file_system: FileSystem, directory: str) -> Listing:
@@ -41,10 +42,18 @@ class Listing:
             number = name.removeprefix(prefix)
             if name.startswith("free-"):
                 listing.spares.append(name)
+            elif name.startswith("kept-"):
+                kept = parse_kept_name(name)
+                if kept is not None:
+                    listing.kept[kept[0]] = name
             elif number != name and number.isdecimal() and len(number) == 20:
                 listing.segments[int(number)] = name
         listing.segments = dict(sorted(listing.segments.items()))
         return listing
+
+    def kept_below(self, oldest_live: int) -> dict[int, str]:
+        """The segments that are kept for reading, of those that the marker has passed."""
+        return {each: name for each, name in self.kept.items() if each < oldest_live}
 
 
 def read_marker(file_system: FileSystem, directory: str) -> tuple[Marker | None, bool]:

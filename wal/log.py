@@ -149,11 +149,22 @@ class WriteAheadLog:
     def entries(self, after: int | None = None) -> Iterator[Entry]:
         """The durable entries that the log still holds, oldest first, those above ``after``.
 
-        Goes on to what is durable as of each step, and ends there. Raises PositionNotFoundError
+        Goes on to what is durable as of each step, and ends there. Checkpointed entries are there
+        as long as ``retain_bytes`` or ``retain_seconds`` asks for. Raises PositionNotFoundError
         where an entry above ``after`` is gone, at the start or midway (not for ``after=None``, at
-        the start).
+        the start); :attr:`oldest_entry_id` tells where to begin then.
         """
         return self._reader.entries(after)
+
+    @property
+    def oldest_entry_id(self) -> EntryId:
+        """No entry below this id can be read any more, every one from it on can.
+
+        So ``entries(after=log.oldest_entry_id - 1)`` misses nothing that there is. Where the log
+        holds no entry it is the last one's id + 1.
+        """
+        durable = self.durable_entry_id  # first: what comes meanwhile is not passed over
+        return EntryId(self._reader.oldest_id() or durable + 1)
 
     @contextmanager
     def pin(self, segment_id: int) -> Iterator[None]:
@@ -185,6 +196,7 @@ class WriteAheadLog:
             segments_sealed=parts.checkpointer.backlog(),
             segments_pinned=parts.registry.count()[State.CHECKPOINTED],
             segments_spare=parts.pool.count(),
+            segments_kept=len(parts.retention),
             checkpoints=parts.checkpointer.checkpoints,
             last_entry_id=buffer.last_committed(),
             durable_entry_id=buffer.durable_id,

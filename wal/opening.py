@@ -12,7 +12,6 @@ from wal.checkpoint_marker import NAME, CheckpointMarker
 from wal.checkpointer import Checkpointer
 from wal.config import Configuration
 from wal.entry_writer import accept_streamed
-from wal.errors import CorruptLogError, FormatVersionError
 from wal.files import Lock
 from wal.flusher import Flusher
 from wal.group_commit import GroupCommit
@@ -21,9 +20,9 @@ from wal.log_manager import LogManager
 from wal.reading import LogReader
 from wal.recovery import consult, settle, show, take_segments
 from wal.rounds import Rounds
-from wal.segments import format as fmt
 from wal.segments.lifecycle import Segment, SegmentRegistry, State, segment_name
 from wal.segments.pool import SparePool
+from wal.segments.retention import Retention, dead_segment
 from wal.segments.writer import SegmentWriter, plan_segment
 from wal.tickets import Committed
 
@@ -39,6 +38,7 @@ class Parts:
     lock: Lock
     registry: SegmentRegistry
     pool: SparePool
+    retention: Retention
     marker: CheckpointMarker
     rounds: Rounds
     commits: GroupCommit
@@ -89,6 +89,13 @@ class _Assembly:
             configuration.preallocate_bytes,
             configuration.keep_free_segments,
         )
+        self.retention = Retention(
+            self.files,
+            directory,
+            self.registry,
+            configuration.retain_bytes,
+            configuration.retain_seconds,
+        )
 
     def assemble(self, lock: Lock) -> Parts:
         judgement, configuration = self.judgement, self.configuration
@@ -99,7 +106,12 @@ class _Assembly:
             show(judgement, self.manager)
             self.pool.adopt(judgement.listing.spares)
             checkpointer = Checkpointer(
-                self.manager, marker, self.registry, self.pool, configuration.max_sealed_segments
+                self.manager,
+                marker,
+                self.registry,
+                self.pool,
+                self.retention,
+                configuration.max_sealed_segments,
             )
             writer = self._writer(marker, checkpointer)
             flusher = Flusher(configuration.flush_interval)
@@ -135,6 +147,7 @@ class _Assembly:
             lock,
             self.registry,
             self.pool,
+            self.retention,
             marker,
             rounds,
             commits,
@@ -167,8 +180,11 @@ class _Assembly:
         if active is None:
             self.next_id = max(self.next_id, last.id + 1 if last is not None else 1)
             active = self._begin_segment(self.next_id)
-        self._adopt_dead(checkpointer)
-        for segment in segments:
+        dead = self._dead()
+        kept = judgement.listing.kept_below(judgement.marker.oldest_live)
+        shown = [each for each in dead if each.has_entries and not each.abandoned]
+        self.retention.adopt(judgement.marker.checkpointed_id, kept, shown)
+        for segment in dead + segments:
             checkpointer.enqueue(segment)
         return active
 
@@ -188,29 +204,21 @@ class _Assembly:
         self.registry.add(writer.segment)
         return writer
 
-    def _adopt_dead(self, checkpointer: Checkpointer) -> None:
-        """Segments that the marker has passed: archived again, where still whole, and recycled."""
+    def _dead(self) -> list[Segment]:
+        """Segments that the marker has passed: to be archived again, and kept or recycled."""
+        dead: list[Segment] = []
         with ExitStack() as opened:
             for segment_id, path in self.judgement.dead:
                 file = self.files.open(path)
                 opened.callback(file.close)
-                try:
-                    header = fmt.decode_header(path, file.read_at(0, fmt.MAX_HEADER_BYTES))
-                except (CorruptLogError, FormatVersionError):
-                    header = None
-                if header is None or header.segment_id != segment_id:
+                segment = dead_segment(file, path, segment_id)
+                if segment is None:
                     file.close()
                     self.files.remove(path)  # it was being recycled when the crash came
-                    continue
-                segment = Segment(header, path, file)
-                after = header.previous_last_id
-                for frame in segment.source.frames(header.size, file.size(), after):
-                    segment.end = segment.committed_end = segment.durable_end = frame.end
-                    segment.last_id = max(segment.last_id, frame.last_id)
-                segment.abandoned = not os.path.basename(path).startswith("wal-")
-                segment.state = State.CHECKPOINTED
-                checkpointer.enqueue(segment)
+                else:
+                    dead.append(segment)
             opened.pop_all()
+        return dead
 
 
 def _hook(manager: LogManager, name: str) -> Committed | None:

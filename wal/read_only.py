@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Final, NoReturn
 
 from wal.config import Configuration, Durability
@@ -20,8 +21,9 @@ from wal.errors import (
     PositionNotFoundError,
     ReadOnlyLogError,
 )
+from wal.files import FileSystem
 from wal.group_commit import Decide
-from wal.judgement import Judgement
+from wal.judgement import Judgement, Listing
 from wal.log import WriteAheadLog
 from wal.log_manager import LogManager
 from wal.positions import EntryId, LogPosition
@@ -29,12 +31,14 @@ from wal.reading import LogReader
 from wal.recovery import consult, show
 from wal.segments.chunks import ChunkReader
 from wal.segments.frames import Entry, Frame
-from wal.segments.lifecycle import Segment, SegmentRegistry, State
+from wal.segments.lifecycle import Segment, SegmentRegistry, State, segment_name
+from wal.segments.retention import Chain, Finder, dead_segment, kept_finder
 from wal.statistics import CommitCounters, LogStats, make_stats
 from wal.tickets import OnCommit
 
 _ATTEMPTS: Final = 20
 _PAUSE: Final = 0.005
+_LISTINGS: Final = 3
 
 
 def judge_beside_writer(configuration: Configuration) -> Judgement:
@@ -95,15 +99,15 @@ class ReadOnlyLog(WriteAheadLog):
         self.configuration = configuration
         self._registry = SegmentRegistry()
         self._durable_id = min(judgement.last_id, judgement.evidence)
+        self._directory = judgement.directory
         self._checkpointed_id = judgement.marker.checkpointed_id
         self._reader = LogReader(self._registry)
-        self._paths: dict[int, str] = {}
         for scanned in judgement.scanned:
             segment = scanned.segment
             if segment is not None:
                 _limit(segment, scanned.frames, judgement.evidence)
                 self._registry.add(segment)
-                self._paths[segment.id] = segment.path
+        self._registry.add_before(_kept(configuration.file_system, judgement))
 
     def begin_entry(self) -> NoReturn:
         """Raises ReadOnlyLogError."""
@@ -137,11 +141,11 @@ class ReadOnlyLog(WriteAheadLog):
         """As of a log that is written; PositionNotFoundError too once the writer took the file."""
         try:
             chunk = self._reader.read_at(position)
-        except CorruptLogError as damage:
-            self._check_held(damage.path)
+        except CorruptLogError:
+            self._check_held(position.segment_id)
             raise
         try:
-            self._check_held(self._paths[position.segment_id])
+            self._check_held(position.segment_id)
         except BaseException:
             chunk.close()
             raise
@@ -154,14 +158,33 @@ class ReadOnlyLog(WriteAheadLog):
     def _held_entries(self, entries: Iterator[Entry]) -> Iterator[Entry]:
         try:
             yield from entries
+        except PositionNotFoundError:
+            self._forget_taken()
+            raise
         except CorruptLogError as damage:
-            self._check_held(damage.path)
+            self._forget_taken()
+            self._check_held(int(os.path.basename(damage.path).split("-")[1]))
             raise
 
-    def _check_held(self, path: str) -> None:
+    def _check_held(self, segment_id: int) -> None:
         """Tell damage from a file that the writer took: it takes the name before any byte."""
-        if not self.configuration.file_system.exists(path):
-            raise PositionNotFoundError(f"{path} is not in the log any more")
+        files, name = self.configuration.file_system, segment_name(segment_id)
+        if files.exists(os.path.join(self._directory, name)):
+            return
+        if segment_id not in Listing.of(files, self._directory).kept:  # renamed before this look
+            raise PositionNotFoundError(f"{name} is not in the log any more")
+
+    def _forget_taken(self) -> None:
+        """Tell nobody any more to read what the writer kept when this was opened, and does not now.
+
+        What was live then stays open, and readable as long as its bytes are there.
+        """
+        listing = Listing.of(self.configuration.file_system, self._directory)
+        there = listing.segments.keys() | listing.kept.keys()
+        passed = (State.KEPT, State.CHECKPOINTED)
+        taken = [s.id for s in self._registry if s.state in passed and s.id not in there]
+        if taken:
+            self._registry.forget(max(taken))
 
     def sync(self) -> None:
         """Nothing to do: what is shown is durable."""
@@ -179,12 +202,13 @@ class ReadOnlyLog(WriteAheadLog):
 
     def stats(self) -> LogStats:
         """Where the log stands; it has done nothing."""
-        segments = list(self._registry)
+        count = self._registry.count()
         last, checkpointed = self._durable_id, self._checkpointed_id
         return make_stats(
             CommitCounters(),
             segments_active=0,
-            segments_sealed=len(segments),
+            segments_sealed=count[State.SEALED],
+            segments_kept=count[State.KEPT],
             last_entry_id=last,
             durable_entry_id=last,
             checkpointed_entry_id=checkpointed,
@@ -207,6 +231,35 @@ def _limit(segment: Segment, frames: list[Frame], evidence: int) -> None:
         if frame.last_id <= evidence:
             segment.end, segment.last_id = frame.end, max(segment.last_id, frame.last_id)
     segment.committed_end = segment.durable_end = segment.end
+
+
+def _kept(files: FileSystem, judgement: Judgement) -> list[Segment]:
+    """The segments that the writer keeps for reading, or is about to, as far as they are found."""
+    listing, directory = judgement.listing, judgement.directory
+    marker = judgement.marker
+    for _ in range(_LISTINGS):
+        finders: dict[int, Finder] = {
+            segment_id: kept_finder(files, directory, name)
+            for segment_id, name in listing.kept_below(marker.oldest_live).items()
+        }
+        for segment_id, name in listing.segments.items():
+            if segment_id < marker.oldest_live:
+                path = os.path.join(directory, name)
+                finders[segment_id] = partial(_dead, files, path, segment_id)
+        chain = Chain()
+        chain.follow(marker.checkpointed_id, finders)
+        if not chain.gap and not isinstance(chain.unreadable, FileNotFoundError):
+            break
+        listing = Listing.of(files, directory)  # a file that is renamed meanwhile may be missed
+    return chain.segments
+
+
+def _dead(files: FileSystem, path: str, segment_id: int) -> Segment | None:
+    file = files.open(path, writable=False)
+    segment = dead_segment(file, path, segment_id)
+    if segment is None:
+        file.close()
+    return segment
 
 
 def _refusal() -> ReadOnlyLogError:

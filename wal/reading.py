@@ -12,11 +12,12 @@ from wal.positions import STREAMED, LogPosition
 from wal.segments import format as fmt
 from wal.segments.chunks import ChunkReader
 from wal.segments.frames import Entry
-from wal.segments.lifecycle import Segment, SegmentRegistry
+from wal.segments.lifecycle import Segment, SegmentRegistry, State
 
 _FIRST_READ: Final = 512  # one read serves the whole of a small chunk
 _IN_MEMORY: Final = 256 << 10  # chunks up to here are read at once
 _CACHED_GROUPS: Final = 64
+_KEPT_PLACES: Final = 64
 
 
 class LogReader:
@@ -26,7 +27,8 @@ class LogReader:
         self._registry = registry
         self.closed: LogClosedError | None = None
         self._groups: OrderedDict[tuple[int, int], list[bytes]] = OrderedDict()
-        self._groups_lock = threading.Lock()
+        self._places: OrderedDict[tuple[int, int], tuple[int, int]] = OrderedDict()
+        self._groups_lock = threading.Lock()  # of both
 
     def check_usable(self) -> None:
         """Raise in the child of a fork, where locks may be held for ever, and after shutdown."""
@@ -116,11 +118,12 @@ class LogReader:
         at = segment.header.size
         if not at <= offset < segment.end:
             return PositionNotFoundError(f"{position}: nothing was written there")
-        for frame in segment.source.frames(at, segment.end, segment.header.previous_last_id):
-            at = frame.end
+        last = segment.header.previous_last_id
+        for frame in segment.source.frames(at, segment.end, last):
+            at, last = frame.end, frame.last_id
             if offset < at:
                 return PositionNotFoundError(f"{position}: no chunk begins there")
-        if at >= segment.durable_end:
+        if at >= segment.durable_end or (segment.state is State.KEPT and last >= segment.last_id):
             return PositionNotFoundError(f"{position}: no durable chunk begins there")
         return CorruptLogError(
             segment.path, offset, "no valid chunk, and the frames before it end early"
@@ -140,30 +143,62 @@ class LogReader:
     def _entries(self, after: int | None) -> Iterator[Entry]:
         cursor = after
         while True:
+            self.check_usable()
             segment = self._registry.pin_after(cursor)
             if segment is None:
                 return
             try:
                 before = cursor
-                for entry in self._segment_entries(segment, cursor or 0):
+                place = self._place(segment, cursor or 0)
+                for entry in _segment_entries(segment, cursor or 0, place):
                     cursor = entry.id
                     yield entry
                 if cursor is None or cursor == before or cursor < segment.last_id:
                     return
             finally:
+                self._remember(segment, cursor or 0, place)
                 self._registry.unpin(segment)
 
-    def _segment_entries(self, segment: Segment, after: int) -> Iterator[Entry]:
-        start, last = segment.header.size, segment.header.previous_last_id
-        while start < segment.durable_end:
-            stop = segment.durable_end
-            for frame in segment.source.frames(start, stop, last):
-                start, last = frame.end, max(last, frame.last_id)
-                if last <= after:
-                    continue
-                for entry in frame.entries():
-                    if entry.id > after:
-                        yield entry
-            if start < stop:
-                reason = f"the entries after {last} cannot be read"
-                raise CorruptLogError(segment.path, start, reason)
+    def _place(self, segment: Segment, after: int) -> list[int]:
+        """Where to read on behind an entry: a frame's offset, and the last id before it.
+
+        Who follows the log asks again and again: what was read already is not scanned each time.
+        """
+        with self._groups_lock:
+            known = self._places.get((segment.id, after))
+        return [*(known or (segment.header.size, segment.header.previous_last_id))]
+
+    def _remember(self, segment: Segment, after: int, place: list[int]) -> None:
+        with self._groups_lock:
+            self._places[segment.id, after] = (place[0], place[1])
+            while len(self._places) > _KEPT_PLACES:
+                self._places.popitem(last=False)
+
+    def oldest_id(self) -> int | None:
+        """The id from which on :meth:`entries` has everything; None if it has nothing."""
+        self.check_usable()
+        return self._registry.oldest_id()
+
+
+def _segment_entries(segment: Segment, after: int, place: list[int]) -> Iterator[Entry]:
+    """The durable entries of a segment above ``after``, from a place on, which follows the frames.
+
+    Where a segment kept by a former process ends is known by its last id alone.
+    """
+    start, last = place
+    while start < segment.durable_end:
+        stop = segment.durable_end
+        for frame in segment.source.frames(start, stop, last):
+            place[:] = start, last
+            start, last = frame.end, max(last, frame.last_id)
+            if last <= after:
+                continue
+            for entry in frame.entries():
+                if entry.id > after:
+                    yield entry
+        place[:] = start, last
+        if segment.state is State.KEPT and last >= segment.last_id:
+            return
+        if start < stop:
+            reason = f"the entries after {last} cannot be read"
+            raise CorruptLogError(segment.path, start, reason)

@@ -43,6 +43,8 @@ class LogStats:
     """Checkpointed segments that readers hold."""
     segments_spare: int
     """Files ready to become segments."""
+    segments_kept: int
+    """Checkpointed segments that are kept for reading."""
     last_entry_id: int
     durable_entry_id: int
     checkpointed_entry_id: int
@@ -98,6 +100,7 @@ def make_stats(
     checkpointed_entry_id: int,
     segments_pinned: int = 0,
     segments_spare: int = 0,
+    segments_kept: int = 0,
     checkpoints: int = 0,
 ) -> LogStats:
     """The counters and a log's present state as one value."""
@@ -115,6 +118,7 @@ def make_stats(
         segments_sealed=segments_sealed,
         segments_pinned=segments_pinned,
         segments_spare=segments_spare,
+        segments_kept=segments_kept,
         last_entry_id=last_entry_id,
         durable_entry_id=durable_entry_id,
         checkpointed_entry_id=checkpointed_entry_id,

@@ -62,7 +62,7 @@ class SurveyedSegment:
     segment_id: int
     name: str
     path: str
-    state: str  # live, dead or abandoned
+    state: str  # live, dead, abandoned or kept
     size: int = 0
     raw_header: bytes = b""
     header: SegmentHeader | None = None

@@ -170,8 +170,13 @@ def _verdict_of(segment: SurveyedSegment) -> str:
         return "not part of the log any more"
     if segment.damage is not None:
         verdict = f"damaged at {segment.damage.offset}: {segment.damage.reason}"
-        return f"{verdict} (given up)" if segment.state == "abandoned" else verdict
+        return f"{verdict}{_MATTERS_NOT.get(segment.state, '')}"
+    if segment.state == "kept":
+        return "kept for reading alone"
     return f"torn tail of {segment.torn} bytes" if segment.torn else "sound"
+
+
+_MATTERS_NOT = {"abandoned": " (given up)", "kept": " (kept for reading alone)"}
 
 
 def _print_verdict(found: Survey) -> None:

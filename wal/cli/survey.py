@@ -19,7 +19,7 @@ from wal.errors import CorruptLogError
 from wal.files import FileSystem
 from wal.judgement import Listing
 from wal.segments import format as fmt
-from wal.segments.lifecycle import segment_name
+from wal.segments.lifecycle import parse_kept_name, segment_name
 from wal.segments.reader import FrameSource
 
 _ATTEMPTS: Final = 20
@@ -64,7 +64,7 @@ class Survey:
 
     def live(self) -> list[SurveyedSegment]:
         """The segments that count, oldest first: live ones, and abandoned ones in their place."""
-        return [segment for segment in self.segments if segment.state != "dead"]
+        return [segment for segment in self.segments if segment.state in ("live", "abandoned")]
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -78,6 +78,7 @@ class Survey:
             segment = SurveyedSegment(segment_id, name, path, state)
             self.segments.append(segment)
             self._read_header(segment)
+        self._read_kept()
         self._check_marker()
         live = self.live()
         if self.marker is None:
@@ -85,9 +86,21 @@ class Survey:
         for index, segment in enumerate(live):
             self._follow(segment, live[index + 1] if index + 1 < len(live) else None)
         for segment in self.segments:
-            if segment.state == "dead" and segment.header is not None:
+            if segment.state in ("dead", "kept") and segment.header is not None:
                 self._scan(segment, last=False)
+                self._check_end(segment, last=False)
         self._check_clean(live)
+
+    def _read_kept(self) -> None:
+        """The segments that are kept for reading: whatever is wrong with them, the log opens."""
+        kept = []
+        for segment_id, name in sorted(self.names.kept.items()):
+            path = os.path.join(self.directory, name)
+            segment = SurveyedSegment(segment_id, name, path, "kept")
+            segment.limit = (parse_kept_name(name) or (0, 0))[1]
+            self._read_header(segment)
+            kept.append(segment)
+        self.segments[:0] = kept
 
     def _read_header(self, segment: SurveyedSegment) -> None:
         file = self._open(segment)
@@ -100,7 +113,7 @@ class Survey:
                 reason = f"the header is that of segment {header.segment_id}"
                 raise CorruptLogError(segment.path, 0, reason)
             segment.header = header
-            if segment.size < header.file_size:
+            if segment.size < header.file_size and segment.state != "kept":
                 reason = f"the file must have {header.file_size} bytes and has {segment.size}"
                 raise CorruptLogError(segment.path, segment.size, reason)
         except CorruptLogError as error:

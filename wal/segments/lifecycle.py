@@ -3,22 +3,25 @@
 ::
 
     ACTIVE ──► SEALED ──► CHECKPOINTED ──► RELEASED
-       ╲_________________________↗  (an empty one is stepped over)
+                                 ╲__► KEPT __↗
 
 ACTIVE: entries go into it. SEALED: whole and durable, waits for its checkpoint. CHECKPOINTED: the
-marker has passed it. RELEASED: its file has left its ``wal-`` name; nothing may read it now.
+marker has passed it. KEPT: it has its ``kept-`` name, and is there for readers alone. RELEASED: its
+file is about to lose its name; nothing may read it now.
 """
 
 from __future__ import annotations
 
 import enum
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from typing import Final
 
 from wal.errors import PositionNotFoundError
 from wal.files import File
 from wal.segments.format import SegmentHeader
+from wal.segments.kept_file import KeptFile
 from wal.segments.reader import FrameSource
 
 
@@ -28,13 +31,15 @@ class State(enum.Enum):
     ACTIVE = "active"
     SEALED = "sealed"
     CHECKPOINTED = "checkpointed"
+    KEPT = "kept"
     RELEASED = "released"
 
 
 _NEXT: Final = {
     State.ACTIVE: {State.SEALED},
     State.SEALED: {State.CHECKPOINTED},
-    State.CHECKPOINTED: {State.RELEASED},
+    State.CHECKPOINTED: {State.KEPT, State.RELEASED},
+    State.KEPT: {State.RELEASED},
     State.RELEASED: set(),
 }
 
@@ -47,6 +52,20 @@ def segment_name(segment_id: int) -> str:
 def abandoned_name(segment_id: int) -> str:
     """The file name of an abandoned segment."""
     return f"abandoned-{segment_id:020d}"
+
+
+def kept_name(segment_id: int, last_id: int) -> str:
+    """The file name of a segment that is kept for reading: with its last entry's id."""
+    return f"kept-{segment_id:020d}-{last_id:020d}"
+
+
+def parse_kept_name(name: str) -> tuple[int, int] | None:
+    """The segment id and the last id in a :func:`kept_name`; None for any other name."""
+    kind, _, numbers = name.partition("-")
+    segment_id, _, last_id = numbers.partition("-")
+    if kind != "kept" or not all(len(n) == 20 and n.isdecimal() for n in (segment_id, last_id)):
+        return None
+    return int(segment_id), int(last_id)
 
 
 class Segment:
@@ -123,6 +142,36 @@ class SegmentRegistry:
         with self._lock:
             self._held[segment.id] = segment
 
+    def add_before(self, segments: Sequence[Segment]) -> None:
+        """Hold older segments than all that are held, in ascending order."""
+        with self._lock:
+            self._held = {**{segment.id: segment for segment in segments}, **self._held}
+
+    def holds(self, segment: Segment) -> bool:
+        """Whether a segment can be read through the registry."""
+        with self._lock:
+            return self._held.get(segment.id) is segment
+
+    def keep(self, segment: Segment, file: KeptFile) -> None:
+        """Hold a checkpointed segment for reading alone, under its new name."""
+        with self._lock:
+            segment.become(State.KEPT)
+            segment.file = file
+            segment.source = FrameSource(file, segment.path, segment.header)
+            idle = None if segment.pins else file.rest()
+        if idle is not None:
+            idle.close()
+
+    def forget(self, segment_id: int) -> None:
+        """Hold a segment no longer, nor any older one: another process has taken their files."""
+        with self._lock:
+            gone = [segment for segment in self._held.values() if segment.id <= segment_id]
+            for segment in gone:
+                del self._held[segment.id]
+        for segment in gone:
+            if not segment.pins:
+                segment.file.close()
+
     def pin(self, segment_id: int) -> Segment:
         """Keep a segment from being recycled; PositionNotFoundError if it is not held any more."""
         with self._lock:
@@ -138,9 +187,13 @@ class SegmentRegistry:
             segment.pins -= 1
             last = not segment.pins
             closing = self._closing
+            file = segment.file
+            idle = file.rest() if last and isinstance(file, KeptFile) else None
+        if idle is not None:
+            idle.close()
         if last and closing:
             segment.file.close()
-        elif last and segment.state is State.CHECKPOINTED:
+        elif last and segment.state in (State.CHECKPOINTED, State.KEPT):
             self.on_unpinned()
 
     def close(self) -> None:
@@ -158,8 +211,9 @@ class SegmentRegistry:
         Abandoned segments are passed over: their entries are gone, but by decision.
         """
         with self._lock:
+            held = [*self._held.values()] if entry_id is None else self._above_locked(entry_id)
             reached = entry_id
-            for segment in self._held.values():
+            for segment in held:
                 previous = segment.header.previous_last_id
                 reached = previous if reached is None else reached
                 if previous > reached:
@@ -173,8 +227,30 @@ class SegmentRegistry:
                     return segment
         return None
 
+    def _above_locked(self, entry_id: int) -> list[Segment]:
+        """The segments with entries above one, oldest first: found from the newest on."""
+        newer = takewhile(lambda each: each.last_id > entry_id, reversed(self._held.values()))
+        return [*newer][::-1]
+
+    def _unbroken_locked(self) -> list[Segment]:
+        """The newest segments that follow each other without a gap, oldest first."""
+        found: list[Segment] = []
+        for segment in reversed(self._held.values()):
+            if found and segment.last_id < found[-1].header.previous_last_id:
+                break
+            found.append(segment)
+        return found[::-1]
+
+    def oldest_id(self) -> int | None:
+        """No entry below it can be read any more, each from it on can; None if there is none."""
+        with self._lock:
+            for segment in self._unbroken_locked():
+                if segment.has_entries and not segment.abandoned:
+                    return max(segment.id, segment.header.previous_last_id + 1)
+        return None
+
     def release(self, segment: Segment) -> bool:
-        """Let go of a checkpointed segment that nobody has pinned; False if somebody has."""
+        """Let go of a checkpointed or kept segment that nobody has pinned; False if one has."""
         with self._lock:
             if segment.pins:
                 return False
@@ -196,7 +272,8 @@ class SegmentRegistry:
         """The id of the newest segment that holds durable frames; 0 if there is none."""
         with self._lock:
             held = self._held.values()
-            return max((s.id for s in held if s.durable_end > s.header.size), default=0)
+            live = [s for s in held if s.state is not State.KEPT]
+            return max((s.id for s in live if s.durable_end > s.header.size), default=0)
 
     def count(self) -> dict[State, int]:
         """How many segments are in each state."""
