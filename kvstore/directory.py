@@ -2,7 +2,7 @@
 
 ::
 
-    my.db/  LOCK  MANIFEST  wal/  tables/
+    my.db/  LOCK  MANIFEST  wal/…  tables/{number:012d}.table
 
 A directory is a store from the moment that it has a manifest. That is written before the log is
 begun, so a log without a manifest is damage, while a crash during creation leaves the beginnings of
@@ -13,6 +13,7 @@ that says so; an opening that finds it goes on with it.
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +27,21 @@ LOCK: Final = "LOCK"
 LOG: Final = "wal"
 TABLES: Final = "tables"
 _PARTS: Final = frozenset({LOCK, LOG, TABLES, manifests.NAME, manifests.TEMPORARY})
+_TEMPORARY: Final = "tmp-"
+
+
+def temporary_name() -> str:
+    """A name for a table that is being built, which nobody else uses, in no process."""
+    return f"{_TEMPORARY}{os.getpid()}-{os.urandom(8).hex()}"
+
+
+def is_temporary(name: str) -> bool:
+    """Whether it is such a name, perhaps given by a process that is gone.
+
+    >>> is_temporary(temporary_name()), is_temporary("000000000001.table")
+    (True, False)
+    """
+    return name.startswith(_TEMPORARY)
 
 
 @dataclass(frozen=True)
@@ -73,7 +89,7 @@ class Directory:
 
     def check_log_exists(self, manifest: Manifest) -> None:
         """CorruptStoreError where the manifest says that there was a log, and there is none."""
-        if manifest != Manifest() and not (self._names(self.log) - {LOCK}):
+        if not manifest.is_fresh and not (self._names(self.log) - {LOCK}):
             raise self.log_is_missing()
 
     def log_is_missing(self) -> CorruptStoreError:
@@ -98,7 +114,9 @@ class Directory:
     def _clear(self) -> None:
         for directory in (self.log, self.tables):
             for name in self._names(directory) - {LOCK}:
-                self.files.remove(os.path.join(directory, name))
+                # What a child of a killed writer has open cannot be removed everywhere; let it be.
+                with suppress(PermissionError) if is_temporary(name) else nullcontext():
+                    self.files.remove(os.path.join(directory, name))
             if self.files.exists(directory):
                 self.files.sync_directory(directory)
 

@@ -47,7 +47,8 @@ class Entry:
         """Every chunk, in order: its data, but a reader of one of ``length`` bytes and more.
 
         So an entry that does not fit into memory can be taken over. What was appended as part of a
-        group is in memory in any case, and comes as data whatever its length.
+        group is in memory in any case, and comes as data whatever its length. The list must not be
+        changed: it may be the entry's own.
         """
         return self.read_all()
 
@@ -137,6 +138,10 @@ class AppendedEntry(Entry):
     def read_all(self) -> list[bytes]:
         item = self._item
         return [item] if isinstance(item, bytes) else list(item)
+
+    def read_below(self, length: int) -> list[bytes]:
+        item = self._item
+        return [item] if isinstance(item, bytes) else item
 
     @property
     def segment_id(self) -> int:
