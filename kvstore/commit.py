@@ -156,7 +156,7 @@ class Commits:
             present = self._engine.find_in_tables(state, key)
         if present is None or present is MISSING or isinstance(present, bytes):
             return None if present is MISSING else present  # type: ignore[return-value]
-        return self._engine.read(present)  # type: ignore[arg-type]
+        return self._engine.read(present, self._log)  # type: ignore[arg-type]
 
     def _unless_changed(self, key: bytes, state: State, present: Found) -> Decide:
         memtable = self._memtable

@@ -36,12 +36,17 @@ class Engine:
     ) -> None:
         self.path = path
         self.options = options
-        self.memtable = memtable
         self.cache = cache
-        self.log = log
+        self.show(memtable, log)
         self.read_only = read_only
         self.ended: str | None = None
         """Why the store cannot be used any more, if it cannot."""
+
+    def show(self, memtable: Memtable, log: WriteAheadLog) -> None:
+        """Have these be the present ones; both at once for who reads ``present``."""
+        self.present = (memtable, log)
+        self.memtable = memtable
+        self.log = log
 
     # -- whether it can be used --------------------------------------------------------------------
 
@@ -99,16 +104,16 @@ class Engine:
             if value is None or type(value) is bytes:
                 return value
             try:
-                return self.read(value)
+                return self.read(value, self.log)
             except PositionNotFoundError:
                 value = self.find(key)
         raise StoreError(f"the value of {key!r} cannot be found where it is said to be")
 
-    def read(self, value: Value) -> bytes:
-        """A large value, from the log or a table. PositionNotFoundError if the log let go of it."""
+    def read(self, value: Value, log: WriteAheadLog) -> bytes:
+        """A large value, from a log or a table. PositionNotFoundError if the log let go of it."""
         if isinstance(value, int):
             try:
-                with self.log.read_at(int_to_position(value)) as chunk:
+                with log.read_at(int_to_position(value)) as chunk:
                     return chunk.read()
             except PositionNotFoundError:
                 self.check()

@@ -57,7 +57,7 @@ class Pinned:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._memtable = engine.memtable
+        self._memtable, self._log = engine.present
         while True:
             self.state, self.epoch, self.entry_id = self._memtable.pin()
             self.layer = self.state.layers[0]
@@ -72,7 +72,7 @@ class Pinned:
         try:
             for layer in self.state.layers:
                 if layer.has_large:
-                    self._pins.enter_context(self._engine.log.pin(layer.segment_id))
+                    self._pins.enter_context(self._log.pin(layer.segment_id))
         except PositionNotFoundError:
             return False
         return True
@@ -120,7 +120,7 @@ class Pinned:
     def load(self, key: bytes, value: Value) -> bytes | None:
         """A value that was found here, as bytes."""
         self.check()
-        return None if value is None else self._engine.read(value)
+        return None if value is None else self._engine.read(value, self._log)
 
     @property
     def released(self) -> bool:

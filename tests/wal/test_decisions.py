@@ -128,6 +128,6 @@ def test_a_read_only_log_takes_no_decision() -> None:
     files = MemoryFileSystem()
     with wal.Configuration("log", files).open(wal.LogVoid()) as log:
         log.append([b"x"])
-    with wal.Configuration("log", files, read_only=True).open(wal.LogVoid()) as reader:
-        with pytest.raises(wal.ReadOnlyLogError):
-            reader.append([b"y"], decide=lambda: None)
+    reading = wal.Configuration("log", files, read_only=True)
+    with reading.open(wal.LogVoid()) as reader, pytest.raises(wal.ReadOnlyLogError):
+        reader.append([b"y"], decide=lambda: None)
