@@ -226,9 +226,11 @@ class TestAnIterator:
         db.write({b"%05d" % n: b"%d" % n for n in range(5000)})
         return db
 
-    def test_it_can_be_closed_at_any_time(self, filled):
-        for steps in (0, 1, 4999, 5000):
-            scan = filled.scan()
+    @pytest.mark.parametrize("method", ["scan", "keys", "values"])
+    @pytest.mark.parametrize("limit", [None, 0, 5000])
+    def test_it_can_be_closed_at_any_time(self, filled, method, limit):
+        for steps in (0, 1, 4999, 5000) if limit != 0 else (0,):
+            scan = getattr(filled, method)(limit=limit)
             for _ in range(steps):
                 next(scan)
             scan.close()

@@ -72,6 +72,20 @@ class TestOwnWrites:
             assert cursor.prev() == (b"d", b"4")
             assert cursor.first() == (b"a", b"1")
 
+    def test_a_scan_shows_them_as_they_are_at_its_start(self, db):
+        """As one of the store does with all writes."""
+        db.write({b"a": b"1", b"b": b"2"})
+        with db.transaction() as tx:
+            tx[b"c"] = b"3"
+            scans = [tx.scan(), tx.scan(reverse=True)]
+            begun = tx.scan()
+            first = next(begun)
+            tx.write({b"a": None, b"b": b"new", b"d": b"new"})
+            items = [(b"a", b"1"), (b"b", b"2"), (b"c", b"3")]
+            assert [first, *begun] == items
+            assert [list(scan) for scan in scans] == [items, items[::-1]]
+            assert list(tx.scan()) == [(b"b", b"new"), (b"c", b"3"), (b"d", b"new")]
+
     def test_nobody_else_sees_them(self, db, tx):
         assert contents(db) == {b"a": b"1", b"b": b"2", b"c": b"3"}
         with db.snapshot() as snap:
@@ -96,6 +110,11 @@ class TestWriting:
             tx.delete(b"a")
             del tx[b"b"]
             tx.write({b"c": None, b"g": b"7"})
+            with tx.batch() as batch:
+                batch.put(b"i", b"9")
+                batch.delete(b"x")
+                assert b"i" not in tx
+            assert tx[b"i"] == b"9"
             assert tx.add(b"h", b"8") is True
             assert tx.add(b"h", b"9") is False
             assert tx.replace(b"d", b"4", b"44") is True
@@ -105,7 +124,7 @@ class TestWriting:
             assert tx.pop(b"f", 7) == 7
             with pytest.raises(KeyError):
                 del tx[b"f"]
-        assert contents(db) == {b"d": b"44", b"g": b"7", b"h": b"8"}
+        assert contents(db) == {b"d": b"44", b"g": b"7", b"h": b"8", b"i": b"9"}
 
     def test_it_is_one_entry(self, db):
         db[b"a"] = b"1"
@@ -187,6 +206,16 @@ class TestWriting:
 
 
 class TestTheEnd:
+    def test_without_its_block(self, db):
+        """What was put into one without ``with`` would be silently dropped."""
+        tx = db.transaction()
+        for call in (lambda: tx.put(b"a", b"1"), lambda: tx.get(b"a"), lambda: list(tx.scan())):
+            with pytest.raises(kvstore.StoreError, match="with"):
+                call()
+        with tx:
+            tx[b"b"] = b"2"
+        assert contents(db) == {b"b": b"2"}
+
     def test_an_exception_drops_all(self, db):
         with pytest.raises(ZeroDivisionError), db.transaction() as tx:  # noqa: PT012
             tx[b"a"] = b"1"
