@@ -27,7 +27,7 @@ from kvstore.tables.compression import codec_of
 from kvstore.tables.filters import HashSorter, hashes_of, make_filter
 from kvstore.tables.format import Footer, Section, Stored
 from kvstore.tables.records import TableRecord, lower_bound, upper_bound
-from kvstore.tables.slots import MOST_BLOCKS, with_positions
+from kvstore.tables.slots import MOST_BLOCKS, slots_of
 from kvstore.values import Value
 from wal.files import Buffer, FileSystem
 
@@ -217,10 +217,7 @@ class TableBuilder:
             fmt.seed(self._id, offset),
             self._codec,
         )
-        hashes = hashes_of(keys)
-        if self._hashes.shift:
-            hashes = with_positions(hashes, len(self._separators))
-        self._hashes.add(hashes)
+        self._hashes.add(hashes_of(keys), slots_of(len(self._separators), len(keys)))
         self._separators.append(_separator(self._last, keys[0]))
         self._offsets.append(offset)
         self._output.write(*pieces)

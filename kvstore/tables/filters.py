@@ -19,9 +19,10 @@ without filter and slots, which cost it speed but nothing else.
 from __future__ import annotations
 
 import struct
+import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
 from operator import rshift
@@ -61,23 +62,28 @@ class HashSorter:
     def __init__(self, *, with_positions: bool) -> None:
         self.shift = POSITION_BITS if with_positions else 0
         self._type = "Q" if with_positions else "I"
-        self._gathered: list[int] = []
+        self._hashes = array("I")
+        self._positions = array("I")
         count, bits = 1 << _RANGE_BITS, HASH_BITS - _RANGE_BITS + self.shift
         self._ranges = [array(self._type) for _ in range(count)]
         self._bounds = [number << bits for number in range(1, count)]
         self.count = 0
 
-    def add(self, numbers: list[int]) -> None:
-        """Take in hashes, or ``hash << 32 | position``."""
-        self.count += len(numbers)
-        self._gathered += numbers
-        if len(self._gathered) >= _RUN:
+    def add(self, hashes: list[int], positions: Iterable[int] = ()) -> None:
+        """Take in hashes, and as many positions if they were announced."""
+        self.count += len(hashes)
+        self._hashes.extend(hashes)
+        if self.shift:
+            self._positions.extend(positions)
+        if len(self._hashes) >= _RUN:
             self._spill()
 
     def _spill(self) -> None:
-        self._gathered.sort()
-        run = array(self._type, self._gathered)
-        self._gathered = []
+        numbers = self._hashes
+        if self.shift:
+            numbers = _interleave(numbers, self._positions)
+        run = array(self._type, sorted(numbers))
+        self._hashes, self._positions = array("I"), array("I")
         cuts = [0, *map(bisect_left, repeat(run), self._bounds), len(run)]
         for part, start, stop in zip(self._ranges, cuts, cuts[1:], strict=False):
             part += run[start:stop]
@@ -87,6 +93,15 @@ class HashSorter:
         self._spill()
         while self._ranges:
             yield sorted(self._ranges.pop(0))
+
+
+def _interleave(high: array[int], low: array[int]) -> array[int]:
+    """``high << 32 | low`` of each two, three times faster than by shifting."""
+    halves = array("I", bytes(8 * len(high)))
+    first = sys.byteorder == "big"  # the higher half of an u64 comes first there
+    halves[not first :: 2] = high
+    halves[first::2] = low
+    return array("Q", halves.tobytes())
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ that nothing passes in another place or table. The footer's is repeated by the m
 
 from __future__ import annotations
 
+import mmap
 import struct
 import sys
 from array import array
@@ -80,12 +81,13 @@ FOOTER_TAIL_BYTES: Final = _FOOTER_TAIL.size
 LEAST_TABLE_BYTES: Final = HEADER_BYTES + FOOTER_TAIL_BYTES
 
 BIN8: Final = 0xC4
+BIN16: Final = 0xC5
 _BIN8_HEADS: Final = [bytes((BIN8, length)) for length in range(256)]
 _NONE_BYTES: Final = 1
 _REFERENCE_BYTES: Final = 2 + BLOB_REFERENCE.size
 
 Bytes = bytes | memoryview
-Stored: TypeAlias = "bytes | None | ExtType"
+Stored: TypeAlias = "bytes | ExtType | None"
 """A value as a block has it."""
 BlobHook = Callable[[int, bytes], object]
 
@@ -417,29 +419,40 @@ def decode_value(data: bytes, blob: BlobHook, at: int) -> object:
         raise DamageError("a record is not a value", at) from None
 
 
-def find_in_block(block: bytes, key: bytes) -> bytes | None:
+def find_in_block(data: bytes | mmap.mmap, start: int, stop: int, key: bytes) -> bytes | None:
     """The encoded value of a key in a checked, uncompressed block; None if it is not there.
 
-    A search of the whole block in C takes less than a few steps of a bisection in Python do. What
-    it finds counts only where a record begins: a value may have a key's bytes within.
+    A bisection that looks at no more of the block than it needs.
     """
-    count = _SIZES.unpack_from(block, len(block) - TAIL.size)[1]
-    end = len(block) - TAIL.size
-    table = end - 4 * (count + 1)
+    count = _SIZES.unpack_from(data, stop - TAIL.size)[1]
+    if 4 * (count + 1) > stop - start - TAIL.size:
+        raise DamageError("a block has more records than bytes", start)
+    offset_at = _CRC.unpack_from
+    first = stop - TAIL.size - _CRC.size  # where the offset of the first record is
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) // 2
+        at = start + offset_at(data, first - 4 * middle)[0]
+        head, length = data[at : at + 2]
+        if head == BIN8:
+            found = data[at + 2 : at + 2 + length]
+        else:
+            found = _long_key(data[at : start + offset_at(data, first - 4 * middle - 4)[0]])
+        if found < key:
+            low = middle + 1
+        else:
+            high = middle
+    if low == count:
+        return None
     wanted = encoded_key(key)
-    at = block.find(wanted, 0, table)
-    while at >= 0:
-        entry = _find_u32(block, at, table, end)
-        if entry > table:  # the first is the end of the last record
-            return block[at + len(wanted) : _CRC.unpack_from(block, entry - 4)[0]]
-        at = block.find(wanted, at + 1, table)
-    return None
+    end, begin = _SIZES.unpack_from(data, first - 4 * low - 4)
+    record = data[start + begin : start + end]
+    return record[len(wanted) :] if record.startswith(wanted) else None
 
 
-def _find_u32(block: bytes, number: int, start: int, end: int) -> int:
-    """Where in an array from ``start`` to ``end`` the number is, or -1."""
-    packed = _CRC.pack(number)
-    at = block.find(packed, start, end)
-    while at >= 0 and (at - start) & 3:
-        at = block.find(packed, at + 1, end)
-    return at
+def _long_key(record: bytes) -> bytes:
+    """The key of a record whose key has more than 255 bytes."""
+    length, head = (int.from_bytes(record[1:3], "big"), 3)
+    if record[0] != BIN16:
+        length, head = (int.from_bytes(record[1:5], "big"), 5)
+    return record[head : head + length]

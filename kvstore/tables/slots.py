@@ -11,8 +11,6 @@ Tables that a merge made have slots; they cost half as much again to build as a 
 from __future__ import annotations
 
 import struct
-from itertools import repeat
-from operator import lshift, or_
 from typing import Final
 
 from kvstore.tables.filters import POSITION_BITS
@@ -23,15 +21,14 @@ SLOT: Final = struct.Struct("<I")
 MOST_BLOCKS: Final = 1 << (POSITION_BITS - RECORD_BITS)
 
 
-def with_positions(hashes: list[int], block: int) -> list[int]:
-    """The hashes of a block's keys, each with its record's position in the lower 32 bits.
+def slots_of(block: int, records: int) -> range:
+    """The slots of a block's records, in their order.
 
-    >>> [hex(number) for number in with_positions([5, 6], 1)]
-    ['0x500001000', '0x600001001']
+    >>> list(map(hex, slots_of(1, 2)))
+    ['0x1000', '0x1001']
     """
     first = block << RECORD_BITS
-    places = range(first, first + len(hashes))
-    return list(map(or_, map(lshift, hashes, repeat(POSITION_BITS)), places))
+    return range(first, first + records)
 
 
 def place_of(slot: int) -> tuple[int, int]:

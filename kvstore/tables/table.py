@@ -22,7 +22,6 @@ from kvstore.tables.verification import verify_table
 from kvstore.values import Found, Page
 from wal.files import FileSystem
 
-
 __all__ = ["Table", "TableRecord", "number_of", "table_name"]
 
 
