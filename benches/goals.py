@@ -11,7 +11,7 @@ TAIL: Final = 6.0
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured number. ``value`` is None where the platform cannot tell."""
+    """One measured number. ``value`` is None where the platform cannot tell, or without peers."""
 
     name: str
     value: float | None
@@ -70,4 +70,23 @@ GOALS: Final = {
     "recovery/1 MiB/read_all": Goal(1.5),
     # MiB above the memory at the start.
     "streaming memory": Goal(32, at_most=True),
+    # Of the store. Milliseconds; the ratio to opening a small one; MiB.
+    "store opening/kvstore/many keys": Goal(50, at_most=True),
+    "store opening/kvstore/many to few": Goal(1.5, at_most=True),
+    "store opening/kvstore/memory": Goal(60, at_most=True),
+    # MiB that are resident at the peak, above cache_bytes.
+    "store larger than cache/kvstore/memory": Goal(100, at_most=True),
+    # Ratios of rates; bytes written to bytes put; tables of disjoint keys count as one run.
+    "store random puts/kvstore/last to early": Goal(0.4),
+    "store random puts/kvstore/to the best peer": Goal(1),
+    "store random puts/kvstore/write amplification": Goal(8, at_most=True),
+    "store random puts/kvstore/most runs": Goal(12, at_most=True),
+    # With checkpoints and compactions to without.
+    "store put latency/p99.9": Goal(5, at_most=True),
+    "store put latency/throughput": Goal(0.6),
+    # Microseconds; per second; the ratio of 32 threads to one.
+    "store transactions/snapshot": Goal(5, at_most=True),
+    "store transactions/empty": Goal(8, at_most=True),
+    "store transactions/read-modify-write": Goal(50_000),
+    "store transactions/fsync, threads to one": Goal(4),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sqlite3
 import sys
 import sysconfig
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from benches.goals import GOALS, Figure
 from benches.settings import Settings
 
 DEPENDENCIES = ("crc32c", "filelock", "msgpack", "sortedcontainers")
+PEERS = ("lmdb", "plyvel", "rocksdict")
 
 
 def row(figure: Figure) -> str:
@@ -110,7 +112,8 @@ def python() -> dict[str, Any]:
         "version": platform.python_version(),
         "implementation": platform.python_implementation(),
         "free_threaded": bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
-        "packages": {name: _version(name) for name in DEPENDENCIES},
+        "packages": {name: _version(name) for name in DEPENDENCIES + PEERS},
+        "sqlite": sqlite3.sqlite_version,
     }
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
 
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
+MILLION: Final = 1_000_000
+ROOT: Final = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
 class Settings:
+    # Of the log.
     rounds: int = 7  # of a floor and a cell
     repeats: int = 5  # of what is compared with no floor
     floor_seconds: float = 0.15
@@ -29,6 +33,24 @@ class Settings:
     reads: int = 50_000
     streamed_bytes: int = 1024 * MIB
 
+    # Of the store.
+    engines: tuple[str, ...] = ("kvstore", "lmdb", "plyvel", "rocksdict", "sqlite3")
+    store_repeats: int = 3
+    opened_keys: int = MILLION  # in the store that is opened, beside one with few
+    opened_keys_few: int = 100_000
+    openings: int = 5
+    cached_keys: int = MILLION  # in the store that is four times larger than its cache
+    cached_gets: int = 100_000  # in each round
+    random_puts: int = MILLION
+    timed_puts: int = 300_000  # in each round of measuring latencies
+    transactions: int = 20_000
+    transaction_threads: int = 32
+    transaction_seconds: float = 0.5
+    table_keys: int = MILLION  # in the store that the plain throughput of reading is measured with
+    table_puts: int = 50_000
+    table_gets: int = 50_000
+    table_scans: int = 1_000
+
 
 FULL: Final = Settings()
 QUICK: Final = Settings(
@@ -46,7 +68,38 @@ QUICK: Final = Settings(
     chunks_to_read=1_000,
     reads=1_000,
     streamed_bytes=128 * MIB,
+    store_repeats=1,
+    opened_keys=5_000,
+    opened_keys_few=1_000,
+    openings=1,
+    cached_keys=5_000,
+    cached_gets=2_000,
+    random_puts=20_000,
+    timed_puts=5_000,
+    transactions=500,
+    transaction_seconds=0.05,
+    table_keys=5_000,
+    table_puts=1_000,
+    table_gets=1_000,
+    table_scans=50,
 )
+
+
+def with_sizes(settings: Settings, sizes: dict[str, float]) -> Settings:
+    """The settings with some numbers changed; ValueError for a name that is not one of a number."""
+    changed: dict[str, Any] = {}
+    for name, size in sizes.items():
+        present = getattr(settings, name, None)
+        if not isinstance(present, (int, float)):
+            raise ValueError(f"there is no number called {name}")
+        changed[name] = type(present)(size)
+    return replace(settings, **changed)
+
+
+def at_large(settings: Settings) -> Settings:
+    """The same with ten million keys where the goals speak of so many."""
+    ten = 10 * MILLION
+    return replace(settings, opened_keys=ten, cached_keys=ten, random_puts=ten)
 
 
 def label(size: int) -> str:

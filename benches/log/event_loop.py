@@ -11,8 +11,8 @@ from statistics import median
 from time import perf_counter
 
 import wal
-from benches.floor import floor_of
 from benches.goals import Figure
+from benches.log.floor import floor_of
 from benches.measuring import Pair, Sample, summary
 from benches.settings import Settings
 

@@ -1,7 +1,7 @@
 """The memory that a chunk of 1 GiB takes while it streams into the log and out again.
 
-Measured in a process of its own, ``python -m benches.streaming_memory DIRECTORY BYTES``, which
-prints what it saw. Linux tells what a process has at the start and its peak, macOS the peak alone.
+Measured in a process of its own, ``python -m benches.log.streaming_memory DIRECTORY BYTES``, which
+prints what it saw.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import wal
 from benches.goals import Figure
 from benches.measuring import timed
-from benches.settings import MIB, Settings
-
-ROOT = Path(__file__).resolve().parent.parent
+from benches.memory import memory_mib
+from benches.settings import MIB, ROOT, Settings
 
 
 def run(settings: Settings, directory: str) -> Iterator[Figure]:
@@ -27,18 +25,6 @@ def run(settings: Settings, directory: str) -> Iterator[Figure]:
     output = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
     seen = json.loads(output)
     yield Figure("streaming memory", seen.pop("above_start"), "MiB", seen)
-
-
-def memory_mib(kind: str) -> float | None:
-    """This process's memory now (VmRSS) or at its peak (VmHWM); None where nobody tells."""
-    if sys.platform == "win32":
-        return None
-    if sys.platform == "linux":  # ru_maxrss begins with what the parent had
-        with open("/proc/self/status", encoding="utf-8", errors="replace") as status:
-            return next(int(line.split()[1]) for line in status if line.startswith(kind)) / 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB
 
 
 def _write(log: wal.WriteAheadLog, length: int) -> wal.LogPosition:

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from statistics import median
 
 import wal
-from benches.floor import Floor, floor_of
 from benches.goals import TAIL, Figure
+from benches.log.floor import Floor, floor_of
 from benches.measuring import Pair, sample, summary
 from benches.settings import MIB, Settings, label
 

@@ -1,0 +1,115 @@
+"""Random puts in batches of a thousand, for long: whether an engine keeps up with itself.
+
+They are timed in ten parts (of a million each when there are ten million). The first part runs into
+empty memtables; from the second on everything takes its share. The time to make the items, about a
+third of a microsecond each, is in all rates. Bytes written are those that the engine tells, or else
+those that its process caused up to the close, on Linux.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from statistics import mean
+
+from benches.goals import Figure
+from benches.measuring import timed
+from benches.memory import written_bytes
+from benches.settings import Settings
+from benches.store import stock
+from benches.store.items import BLOCK, ITEM_BYTES, items
+from benches.store.processes import Process, Session, processes
+
+PARTS = 10
+OURS = "kvstore"
+Statistics = dict[str, float]
+
+
+@dataclass
+class Course:
+    """What one engine did."""
+
+    rates: list[float] = field(default_factory=list)
+    statistics: list[Statistics] = field(default_factory=list)
+    written: float | None = None
+
+    @property
+    def early(self) -> float:
+        return mean(self.rates[1:4])
+
+    @property
+    def last(self) -> float:
+        return self.rates[-1]
+
+
+def run(settings: Settings, directory: str) -> Iterator[Figure]:
+    courses = {name: Course() for name in settings.engines}
+    places = {name: os.path.join(directory, f"random-puts-{name}") for name in settings.engines}
+    blocks = max(settings.random_puts // BLOCK // PARTS, 1)
+    with processes(settings.engines) as all_processes:
+        for process in all_processes:
+            path = places[process.name]
+            process.call(Session.open, path, stock.CACHE_BYTES, stock.MEMTABLE_BYTES)
+        for part in range(PARTS):
+            for process in all_processes:
+                _put_part(process, part * blocks, blocks, courses[process.name])
+        for process in all_processes:
+            courses[process.name].written = process.call(_close)
+    for path in places.values():
+        shutil.rmtree(path)
+    yield from _figures(courses, PARTS * blocks * BLOCK)
+
+
+def _put_part(process: Process, first: int, blocks: int, course: Course) -> None:
+    course.rates.append(blocks * BLOCK / process.call(_put, first, blocks))
+    course.statistics.append(process.call(_statistics))
+
+
+def _put(session: Session, first: int, blocks: int) -> float:
+    def work() -> None:
+        for block in range(first, first + blocks):
+            session.opened.write(items(block))
+
+    return timed(work)
+
+
+def _statistics(session: Session) -> Statistics:
+    return session.opened.statistics()
+
+
+def _close(session: Session) -> float | None:
+    session.close()
+    return written_bytes()
+
+
+def _figures(courses: dict[str, Course], puts: int) -> Iterator[Figure]:
+    for name, course in courses.items():
+        parts = {f"part_{n}": rate for n, rate in enumerate(course.rates, 1)}
+        figure = f"store random puts/{name}"
+        yield Figure(f"{figure}/last tenth", course.last, "/s", {"puts": puts, **parts})
+        yield Figure(f"{figure}/last to early", course.last / course.early, "x")
+        yield _amplification(figure, course, puts * ITEM_BYTES)
+        if name == OURS:
+            yield _to_best_peer(figure, courses)
+            yield _most_runs(figure, course.statistics)
+
+
+def _amplification(figure: str, course: Course, user_bytes: int) -> Figure:
+    told = course.statistics[-1].get("write_amplification")
+    caused = None if course.written is None else course.written / user_bytes
+    details = {"by_the_process": caused} if told is not None and caused is not None else {}
+    value = caused if told is None else told
+    return Figure(f"{figure}/write amplification", value, "x", details)
+
+
+def _to_best_peer(figure: str, courses: dict[str, Course]) -> Figure:
+    peers = [course.last for name, course in courses.items() if name != OURS]
+    ratio = courses[OURS].last / max(peers) if peers else None
+    return Figure(f"{figure}/to the best peer", ratio, "x")
+
+
+def _most_runs(figure: str, statistics: Sequence[Statistics]) -> Figure:
+    runs = [each["runs"] for each in statistics if "runs" in each]
+    return Figure(f"{figure}/most runs", max(runs, default=None), "runs")

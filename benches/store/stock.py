@@ -1,0 +1,30 @@
+"""Stores that are only read. Each is loaded once in a run, in random order, and closed cleanly."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from benches.settings import MIB
+from benches.store.items import BLOCK, items
+from benches.store.processes import Session, processes
+
+CACHE_BYTES: Final = 64 * MIB
+MEMTABLE_BYTES: Final = 64 * MIB
+"""What every engine gets unless it is said."""
+
+
+def path(directory: str, name: str, keys: int) -> str:
+    """The path of an engine's store with so many keys, which is loaded if it is not there yet."""
+    store = os.path.join(directory, f"stock-{name}-{keys}")
+    if not os.path.exists(store):
+        with processes([name]) as (process,):
+            process.call(_load, store, keys)
+    return store
+
+
+def _load(session: Session, store: str, keys: int) -> None:
+    session.open(store, CACHE_BYTES, MEMTABLE_BYTES)
+    for block in range(keys // BLOCK):
+        session.opened.write(items(block))
+    session.close()
