@@ -109,6 +109,16 @@ def decode(chunks: Sequence[bytes]) -> dict[bytes, bytes | None]:
     return mutations
 
 
+def time_of(chunks: Sequence[bytes]) -> int:
+    """When an entry that can be decoded was committed, in ns since 1970.
+
+    >>> time_of(encode_at(7, {b"k": b"v"}))
+    7
+    """
+    time_ns: int = _HEAD.unpack_from(chunks[0])[1]
+    return time_ns
+
+
 def _ops_of(chunks: Sequence[bytes]) -> bytes:
     if not chunks or len(chunks[0]) < HEAD_BYTES:
         raise MalformedEntryError("no head")
