@@ -27,6 +27,7 @@ from typing import Final
 
 from kvstore.in_flight import InFlight
 from kvstore.layers import Epoch, Layer
+from kvstore.change_feed import Pulse
 from kvstore.mutations import HEAD_BYTES, PUT, decode
 from kvstore.state import State
 from kvstore.tables.cache import Cache
@@ -40,12 +41,15 @@ _SINGLE: Final = HEAD_BYTES + 1
 class Memtable:
     """The present state, and how mutations and checkpoints change it."""
 
-    def __init__(self, runs: tuple[SortedRun, ...], last_id: int, cache: Cache) -> None:
+    def __init__(
+        self, runs: tuple[SortedRun, ...], last_id: int, cache: Cache, pulse: Pulse
+    ) -> None:
         self.visibility = threading.Lock()
         self.in_flight = InFlight()
         self.last_id = last_id
         """The entry that was applied last."""
         self._cache = cache
+        self._pulse = pulse
         self._active = Layer(0, self.visibility)
         self._dropped: deque[Layer] = deque()
         self._unpinned: deque[tuple[Layer, Epoch]] = deque()  # to be closed
@@ -82,6 +86,8 @@ class Memtable:
                 batch = self.in_flight.remove(entry_id, None)
                 self._show_locked(layer, _decoded(chunks) if batch is None else batch)
             self.last_id = entry_id
+        if self._pulse.waiting:
+            self._pulse.beat()
 
     def apply_values(self, entry_id: int, segment_id: int, values: dict[bytes, Value]) -> None:
         """Make an entry visible of which some values stay in the log: they are positions."""
@@ -93,6 +99,8 @@ class Memtable:
             self.in_flight.remove(entry_id, None)
             self._show_locked(layer, values)
             self.last_id = entry_id
+        if self._pulse.waiting:
+            self._pulse.beat()
 
     def replay(self, entry_id: int, segment_id: int, values: dict[bytes, Value]) -> None:
         """Apply a log entry while nobody reads yet."""

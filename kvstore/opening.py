@@ -6,13 +6,18 @@ import os
 from contextlib import suppress
 from typing import Final
 
+from kvstore.catalog import NO_TABLES, Catalog
+from kvstore.change_feed import Pulse
 from kvstore.checkpointing import Checkpoint
 from kvstore.config import Options, check_flag
 from kvstore.directory import Directory
+from kvstore.engine import Engine
 from kvstore.errors import CorruptStoreError, StoreError, StoreNotFoundError, translate
-from kvstore.store import Parts, Store
+from kvstore.memtable import Memtable
+from kvstore.parts import ReaderParts, View, WriterParts
+from kvstore.store import Store
+from kvstore.tables.cache import Cache
 from kvstore.tables.manifest import Manifest
-from kvstore.tables.table import Table, TableRecord, load_table
 from wal import Configuration, Durability, LogNotFoundError, WalError, WriteAheadLog
 from wal.files import FileSystem, StandardFileSystem
 
@@ -24,33 +29,47 @@ def open(  # noqa: A001
     flag: str = "c",
     *,
     durability: Durability = Durability.FSYNC,
+    cache_bytes: int = Options.cache_bytes,
     memtable_bytes: int = Options.memtable_bytes,
+    large_value_bytes: int = Options.large_value_bytes,
+    compression: str | None = None,
+    retain_bytes: int = 0,
+    retain_seconds: float = 0.0,
+    processes: bool = True,
     lock_timeout: float = Options.lock_timeout,
     file_system: FileSystem | None = None,
     log_segment_bytes: int | None = None,
 ) -> Store:
     """Open the store in a directory.
 
-    All that it holds is read into memory, and stays there while it is open: the time that this
-    takes, and the memory, grow with the store.
+    The time that this takes, and the memory, grow with what the log holds that is in no table yet,
+    not with the store.
 
     Args:
         path: The directory.
         flag: As in :mod:`dbm`: ``"r"`` reads an existing store, beside its writer if there is one;
             ``"w"`` writes an existing one; ``"c"`` creates it if there is none; ``"n"`` makes it an
-            empty one, whatever it held. With ``"r"`` the store stays as it was when it was opened.
-            Beside a writer that may be up to about 0.05 seconds behind what that has acknowledged;
-            it never shows what a power loss could undo.
+            empty one, whatever it held. With ``"r"`` the store stays as it was when it was opened,
+            or last refreshed. Beside a writer that may be up to about 0.05 seconds behind what that
+            has acknowledged; it never shows what a power loss could undo.
         durability: What writes wait for unless they say otherwise.
+        cache_bytes: How much memory rows and blocks of tables may take while they are kept for
+            later reads.
         memtable_bytes: About how much memory recent mutations take before a table is made of them.
             Where tables cannot be made as fast as is written, it may be a few times as much.
+        large_value_bytes: Values of so many bytes and more are not kept in memory.
+        compression: How blocks of new tables are compressed: None, ``"zlib"``, or ``"zstd"`` or
+            ``"lz4"``, which need the extras of these names. Each table knows its own.
+        retain_bytes: How much of the log is kept for :meth:`Store.changes` after its checkpoint.
+        retain_seconds: For how long the log is kept for it. The greater of both counts.
+        processes: Whether tables may be built and merged in processes of their own, so that it
+            costs this one no interpreter time. Threads do it otherwise.
         lock_timeout: Seconds to wait for another writer to let go of the store.
         file_system: Where the files live; by default with the operating system.
         log_segment_bytes: The length of a file of the log, of which even an empty store has one,
-            and later usually two. It is also how much of the log becomes a table at a time, so
-            that smaller ones make loading much data slower. At least 32 KiB, and never more than
-            half of ``memtable_bytes``; by default 8 MiB, or an eighth of ``memtable_bytes`` where
-            that is more, up to 64 MiB.
+            and later usually two. It is also how much of the log becomes a table at a time. At
+            least 32 KiB, and never more than half of ``memtable_bytes``; by default 8 MiB, or an
+            eighth of ``memtable_bytes`` where that is more, up to 64 MiB.
 
     Returns:
         The store. Close it, or use it as a context manager.
@@ -61,6 +80,7 @@ def open(  # noqa: A001
         StoreError: The path is a directory that holds something else (``"c"``, ``"n"``).
         CorruptStoreError: Something that was acknowledged is damaged.
         FormatVersionError: A newer version of this package wrote it.
+        MissingCodecError: A table's compression needs a package that is not installed.
 
     >>> import kvstore, wal
     >>> files = wal.files.MemoryFileSystem()           # leave it out for real files
@@ -74,7 +94,19 @@ def open(  # noqa: A001
     if not isinstance(name, str):
         raise TypeError(f"path must be a str or a path, not {type(name).__name__}")
     files = StandardFileSystem() if file_system is None else file_system
-    options = Options(durability, memtable_bytes, lock_timeout, files, log_segment_bytes)
+    options = Options(
+        durability=durability,
+        cache_bytes=cache_bytes,
+        memtable_bytes=memtable_bytes,
+        large_value_bytes=large_value_bytes,
+        compression=compression,
+        retain_bytes=retain_bytes,
+        retain_seconds=retain_seconds,
+        processes=processes,
+        lock_timeout=lock_timeout,
+        file_system=files,
+        log_segment_bytes=log_segment_bytes,
+    )
     directory = Directory(files, files.resolve(name))
     if check_flag(flag) == "r":
         return _open_for_reading(name, directory, options)
@@ -89,16 +121,22 @@ def _open_for_writing(name: str, directory: Directory, options: Options, flag: s
         directory.check_may_open(flag)  # once more: now nobody else changes it
         manifest = directory.prepare(flag)
         directory.check_log_exists(manifest)
-        checkpoint = Checkpoint(directory, manifest, _load(directory, manifest, {}))
+        cache = Cache(options.cache_bytes)
+        catalog = Catalog(directory, manifest, cache)
+        catalog.remove_orphans()
+        pulse = Pulse()
+        memtable = Memtable(catalog.runs, manifest.last_entry_id, cache, pulse)
+        checkpoint = Checkpoint(catalog, memtable, options)
         # A store that is dropped may be gone before its log, which may be checkpointing: the lock
         # has to last as long as that, or the next opener would take its new table for an orphan.
         checkpoint.lock = lock  # released when the log has closed
-        checkpoint.remove_orphans()
+        catalog.attach(memtable.publish, lambda path: None)
         log = _open_log(directory, options, checkpoint, read_only=False)
     except BaseException:
         lock.release()
         raise
-    return Store(name, Parts(options, checkpoint, log, lock))
+    engine = Engine(name, options, memtable, cache, log, read_only=False)
+    return Store(WriterParts(name, engine, catalog, pulse, checkpoint))
 
 
 def _open_log(
@@ -111,6 +149,8 @@ def _open_log(
         durability=options.durability,
         max_sealed_segments=options.max_sealed_segments,
         lock_timeout=options.lock_timeout,
+        retain_bytes=options.retain_bytes,
+        retain_seconds=options.retain_seconds,
         read_only=read_only,
     )
     try:
@@ -130,44 +170,55 @@ def _open_log(
 
 
 def _open_for_reading(name: str, directory: Directory, options: Options) -> Store:
-    """Read the manifest, its tables, then the log; again, where the writer went on meanwhile."""
+    cache = Cache(options.cache_bytes)
+    pulse = Pulse()
+
+    def look(before: View | None) -> View:
+        return _look(directory, options, cache, pulse, before)
+
     directory.check_may_open("r")
-    loaded: dict[TableRecord, Table] = {}
+    view = look(None)
+    engine = Engine(name, options, view.memtable, cache, view.log, read_only=True)
+    return Store(ReaderParts(name, engine, view, pulse, look))
+
+
+def _look(
+    directory: Directory, options: Options, cache: Cache, pulse: Pulse, before: View | None
+) -> View:
+    """Read the manifest, its tables, then the log; again, where the writer went on meanwhile."""
     for attempt in range(_ATTEMPTS):
         manifest = directory.read()
         try:
-            checkpoint = _read(directory, options, manifest, loaded)
+            return _view(directory, options, cache, pulse, manifest, before)
         except (CorruptStoreError, StoreNotFoundError):
             # Damage, or something that the writer has just replaced? The manifest tells.
             if attempt == _ATTEMPTS - 1 or directory.read() == manifest:
                 raise
-        else:
-            return Store(name, Parts(options, checkpoint, None, None))
     raise AssertionError("unreachable")
 
 
-def _read(
-    directory: Directory, options: Options, manifest: Manifest, loaded: dict[TableRecord, Table]
-) -> Checkpoint:
+def _view(
+    directory: Directory,
+    options: Options,
+    cache: Cache,
+    pulse: Pulse,
+    manifest: Manifest,
+    before: View | None,
+) -> View:
     if manifest.clearing:
         raise StoreNotFoundError(directory.path)
-    checkpoint = Checkpoint(directory, manifest, _load(directory, manifest, loaded))
+    known = NO_TABLES if before is None else before.catalog.tables()
+    catalog = Catalog(directory, manifest, cache, known)
+    catalog.open_tables()  # the writer may remove them
+    memtable = Memtable(catalog.runs, manifest.last_entry_id, cache, pulse)
+    checkpoint = Checkpoint(catalog, memtable, options)
     directory.check_log_exists(manifest)
     try:
-        _open_log(directory, options, checkpoint, read_only=True).shutdown()
+        log = _open_log(directory, options, checkpoint, read_only=True)
     except StoreError as error:
         if not isinstance(error.__cause__, LogNotFoundError):
             raise
-        if manifest != Manifest():
+        if not manifest.is_fresh:
             raise directory.log_is_missing() from error
-    return checkpoint
-
-
-def _load(
-    directory: Directory, manifest: Manifest, loaded: dict[TableRecord, Table]
-) -> tuple[Table, ...]:
-    """The manifest's tables, newest first; ``loaded`` keeps them for another attempt."""
-    for record in manifest.tables:
-        if record not in loaded:
-            loaded[record] = load_table(directory.files, directory.tables, record)
-    return tuple(loaded[record] for record in manifest.tables)
+        raise StoreNotFoundError(directory.path) from error
+    return View(catalog, memtable, log, checkpoint.replayed)

@@ -1,12 +1,14 @@
-"""One budget of memory for what is kept of tables: rows, decoded blocks, mapped bytes.
+"""One budget of memory for what is kept of tables: rows, decoded blocks, pieces of files.
 
 Rows and blocks have two generations. What is added goes to the young one; once that has half of the
 budget the old one is dropped and the young one becomes old; what is found in the old one moves
 to the young. So whatever is not asked for during a whole generation goes, at the price of no
 bookkeeping when something is found: one look into a dict.
 
-Mapped bytes count in granules of 64 KiB, as the operating system maps them around each touch. They
-go first in, first out, and before rows and blocks do, but a quarter of the budget is theirs.
+Pieces of files (blocks as they are, parts of indexes, filters and slots) are held by the tables'
+readers and only counted here: a look-up finds them without asking the cache. They go first in,
+first out, and before rows and blocks do, but a quarter of the budget is theirs; of them the blocks
+go first while the others have no more than half of the budget.
 
 Looking up takes no lock; everything that changes something does. The counts of hits are not exact
 when threads race.
@@ -22,19 +24,37 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final, Protocol
 
-from kvstore.tables.format import GRANULE
 from kvstore.tables.handles import OpenTables
 from kvstore.values import MISSING, Found, Page, Value
 
 _ROW_OVERHEAD: Final = 180
-_MAPPED_SHARE: Final = 4
+_PIECES_SHARE: Final = 4
 
 
-class Mapping(Protocol):
-    """Something with mapped memory. Both methods are called with the cache's lock held."""
+class Holder(Protocol):
+    """Something that holds pieces of a file."""
 
-    def drop(self, granule: int) -> None:
-        """Give that granule's memory back, and take what was in it for unverified."""
+    def drop(self, piece: int) -> None:
+        """Let go of that piece. Called with the cache's lock held."""
+
+
+class _Queue:
+    """Pieces in the order they came, and their bytes."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[tuple[weakref.ref[Holder], int, int]] = deque()
+        self.bytes = 0
+
+    def append(self, holder: weakref.ref[Holder], piece: int, size: int) -> None:
+        self._pieces.append((holder, piece, size))
+        self.bytes += size
+
+    def drop_oldest(self) -> None:
+        reference, piece, size = self._pieces.popleft()
+        self.bytes -= size
+        holder = reference()
+        if holder is not None:
+            holder.drop(piece)
 
 
 @dataclass(frozen=True)
@@ -46,7 +66,7 @@ class CacheStatistics:
     """Rows and blocks that had to be added."""
     bytes: int
     """Of rows and blocks, with their overhead."""
-    mapped_bytes: int
+    piece_bytes: int
     budget: int
 
 
@@ -55,7 +75,7 @@ class _Generation:
 
     def __init__(self) -> None:
         self.rows: dict[bytes, Value] = {}
-        self.blocks: dict[int, Page | bytes] = {}
+        self.blocks: dict[int, Page] = {}
         self.block_bytes: dict[int, int] = {}
         self.bytes = 0
 
@@ -75,7 +95,8 @@ class Cache:
         self.open_tables = OpenTables()
         self._young = _Generation()
         self._old = _Generation()
-        self._mapped: deque[tuple[weakref.ref[Any], int]] = deque()
+        self._block_pieces = _Queue()
+        self._section_pieces = _Queue()
         self._hits = self._misses = 0
         self._serials = count(1)
 
@@ -128,9 +149,17 @@ class Cache:
                     size = len(value) if isinstance(value, bytes) else 0
                     generation.bytes -= _ROW_OVERHEAD + len(key) + size
 
+    def forget_all_rows(self, swap: Callable[[], None]) -> None:
+        """Change the tables by ``swap`` and forget every row, in one hold of the lock."""
+        with self.lock:
+            swap()
+            for generation in (self._young, self._old):
+                generation.rows = {}
+                generation.bytes = sum(generation.block_bytes.values())
+
     # ------------------------------------------------------------------ blocks
 
-    def block(self, token: int) -> Page | bytes | None:
+    def block(self, token: int) -> Page | None:
         """What was added under the token, if it is still here. Shared: not to be changed."""
         block = self._young.blocks.get(token)
         if block is None:
@@ -146,14 +175,14 @@ class Cache:
         self._hits += 1
         return block
 
-    def add_block(self, token: int, block: Page | bytes, nbytes: int) -> None:
+    def add_block(self, token: int, block: Page, nbytes: int) -> None:
         """Keep a decoded block that takes up ``nbytes``."""
         with self.lock:
             self._misses += 1
             if self._fits(nbytes):
                 self._put_block(token, block, nbytes)
 
-    def _put_block(self, token: int, block: Page | bytes, nbytes: int) -> None:
+    def _put_block(self, token: int, block: Page, nbytes: int) -> None:
         young = self._young
         if token not in young.blocks:
             young.blocks[token] = block
@@ -161,11 +190,15 @@ class Cache:
             young.bytes += nbytes
             self._shrink()
 
-    # ------------------------------------------------------------------ mapped memory
+    # ------------------------------------------------------------------ pieces of files
 
-    def count_mapped(self, mapping: weakref.ref[Any], granules: list[int]) -> None:
-        """Count granules that were touched; the lock is held. Others, or these, may be dropped."""
-        self._mapped.extend([(mapping, granule) for granule in granules])
+    def count_piece(self, holder: weakref.ref[Any], piece: int, size: int) -> None:
+        """Count a piece that a reader now holds, negative for a section's; the lock is held.
+
+        Others may be dropped for it, and so may it.
+        """
+        queue = self._section_pieces if piece < 0 else self._block_pieces
+        queue.append(holder, piece, size)
         self._shrink()
 
     # ------------------------------------------------------------------ the budget; lock held
@@ -174,19 +207,26 @@ class Cache:
         return size <= self.budget // 4
 
     def _shrink(self) -> None:
-        mapped = len(self._mapped) * GRANULE
-        quarter = self.budget // _MAPPED_SHARE
-        for_entries = self.budget - min(mapped, quarter)
+        quarter = self.budget // _PIECES_SHARE
+        for_entries = self.budget - min(self._piece_bytes, quarter)
         if self._young.bytes > for_entries // 2:
             self._old, self._young = self._young, _Generation()
         entries = self._young.bytes + self._old.bytes
-        while self._mapped and len(self._mapped) * GRANULE > max(quarter, self.budget - entries):
-            reference, granule = self._mapped.popleft()
-            mapping = reference()
-            if mapping is not None:
-                mapping.drop(granule)
-        if entries > self.budget - len(self._mapped) * GRANULE:
+        while self._piece_bytes > max(quarter, self.budget - entries):
+            self._drop_piece()
+        if entries + self._piece_bytes > self.budget:
             self._old = _Generation()
+
+    @property
+    def _piece_bytes(self) -> int:
+        return self._block_pieces.bytes + self._section_pieces.bytes
+
+    def _drop_piece(self) -> None:
+        sections = self._section_pieces
+        if self._block_pieces.bytes and sections.bytes <= self.budget // 2:
+            self._block_pieces.drop_oldest()
+        else:
+            sections.drop_oldest()
 
     def statistics(self) -> CacheStatistics:
         """What is kept now, and how often it helped."""
@@ -195,6 +235,6 @@ class Cache:
                 self._hits,
                 self._misses,
                 self._young.bytes + self._old.bytes,
-                len(self._mapped) * GRANULE,
+                self._piece_bytes,
                 self.budget,
             )

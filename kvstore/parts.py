@@ -1,0 +1,144 @@
+"""What an open store is made of, beside its engine: for a writer, and for a reader beside one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from kvstore.catalog import Catalog
+from kvstore.change_feed import Change, ChangeFeed, Pulse
+from kvstore.checkpointing import Checkpoint
+from kvstore.commit import read_only
+from kvstore.engine import Engine
+from kvstore.memtable import Memtable
+from kvstore.names import Names
+from kvstore.statistics import StoreStats
+from wal import WalError, WriteAheadLog
+
+
+class Parts:
+    """What both kinds have."""
+
+    def __init__(self, path: str, engine: Engine, catalog: Catalog, pulse: Pulse) -> None:
+        self.path = path
+        self.engine = engine
+        self.catalog = catalog
+        self.pulse = pulse
+        self.replayed = 0
+
+    def checkpointed_id(self) -> int:
+        """The last entry that is in tables."""
+        return self.catalog.manifest.last_entry_id
+
+    def changes(self, names: Names, after: int | None, follow: bool) -> Iterator[Change]:
+        """See :meth:`kvstore.Store.changes`."""
+        engine = self.engine
+        return ChangeFeed(
+            lambda: engine.log,
+            lambda: engine.memtable.last_id,
+            names.names_of,
+            self.pulse,
+            engine.failure,
+            after=after,
+            follow=follow,
+        )
+
+    def stats(self) -> StoreStats:
+        """See :meth:`kvstore.Store.stats`."""
+        memtable, runs = self.engine.memtable, self.catalog.runs
+        return StoreStats(
+            last_entry_id=memtable.last_id,
+            durable_entry_id=self.engine.log.durable_entry_id,
+            checkpoint_entry_id=self.checkpointed_id(),
+            replayed_entries=self.replayed,
+            memtable_items=memtable.items(),
+            tables=sum(len(run.tables) for run in runs),
+            table_items=sum(run.items for run in runs),
+            table_bytes=sum(run.size for run in runs),
+        )
+
+    def verify(self) -> object:
+        """See :meth:`kvstore.Store.verify`."""
+        raise NotImplementedError
+
+    def refresh(self) -> None:
+        """A writer has nothing to refresh."""
+
+    def compact(self) -> None:
+        """See :meth:`kvstore.Store.compact`."""
+        raise read_only()
+
+    def backup(self, path: str) -> None:
+        """See :meth:`kvstore.Store.backup`."""
+        raise read_only()
+
+    def shut_down(self, tail_is_long: Callable[[], bool]) -> None:
+        """Let go of everything. What fails is raised at the end."""
+        raise NotImplementedError
+
+
+class WriterParts(Parts):
+    """The parts of a store that is written."""
+
+    def __init__(
+        self, path: str, engine: Engine, catalog: Catalog, pulse: Pulse, checkpoint: Checkpoint
+    ) -> None:
+        super().__init__(path, engine, catalog, pulse)
+        self.replayed = checkpoint.replayed
+
+    def shut_down(self, tail_is_long: Callable[[], bool]) -> None:
+        log = self.engine.log
+        self.pulse.close()
+        try:
+            try:
+                if tail_is_long():
+                    log.checkpoint_active()  # which shutdown waits for
+            finally:
+                log.shutdown()
+        except WalError as error:
+            raise self.engine.failure(error) from error
+
+
+@dataclass(frozen=True)
+class View:
+    """What a reader beside a writer sees at once."""
+
+    catalog: Catalog
+    memtable: Memtable
+    log: WriteAheadLog
+    replayed: int
+
+
+class ReaderParts(Parts):
+    """The parts of a store that is only read; ``look`` gives the present view after another one."""
+
+    def __init__(
+        self,
+        path: str,
+        engine: Engine,
+        view: View,
+        pulse: Pulse,
+        look: Callable[[View | None], View],
+    ) -> None:
+        super().__init__(path, engine, view.catalog, pulse)
+        self.replayed = view.replayed
+        self._view = view
+        self._look = look
+        self._refreshing = threading.Lock()
+
+    def refresh(self) -> None:
+        with self._refreshing:
+            before = self._view
+            view = self._look(before)
+            engine = self.engine
+            engine.cache.forget_all_rows(lambda: engine.show(view.memtable, view.log))
+            self._view, self.catalog, self.replayed = view, view.catalog, view.replayed
+            before.log.shutdown()  # what is pinned in it stays open
+        self.pulse.beat()
+
+    def shut_down(self, tail_is_long: Callable[[], bool]) -> None:
+        self.pulse.close()
+        self.engine.log.shutdown()
+        for table in self.catalog.tables().values():
+            table.close()
