@@ -35,7 +35,6 @@ that nothing passes in another place or table. The footer's is repeated by the m
 
 from __future__ import annotations
 
-import mmap
 import struct
 import sys
 from array import array
@@ -59,7 +58,7 @@ LARGEST_RAW_BODY: Final = 4 << 20
 """Of a compressed block: what a forged length may cost."""
 GRANULE_BITS: Final = 16
 GRANULE: Final = 1 << GRANULE_BITS
-"""What one crc of a section covers, and the unit in which mapped memory is counted."""
+"""What one crc of a section covers, and what is read of it at once."""
 
 INDEX: Final = 1
 FILTER: Final = 2
@@ -419,40 +418,30 @@ def decode_value(data: bytes, blob: BlobHook, at: int) -> object:
         raise DamageError("a record is not a value", at) from None
 
 
-def find_in_block(data: bytes | mmap.mmap, start: int, stop: int, key: bytes) -> bytes | None:
+def find_in_block(block: bytes, key: bytes) -> bytes | None:
     """The encoded value of a key in a checked, uncompressed block; None if it is not there.
 
-    A bisection that looks at no more of the block than it needs.
+    A bisection that decodes no more of the block than it needs.
     """
-    count = _SIZES.unpack_from(data, stop - TAIL.size)[1]
-    if 4 * (count + 1) > stop - start - TAIL.size:
-        raise DamageError("a block has more records than bytes", start)
+    first = len(block) - TAIL.size - _CRC.size  # where the offset of the first record is
     offset_at = _CRC.unpack_from
-    first = stop - TAIL.size - _CRC.size  # where the offset of the first record is
-    low, high = 0, count
+    low, high = 0, _SIZES.unpack_from(block, first + _CRC.size)[1]
     while low < high:
         middle = (low + high) // 2
-        at = start + offset_at(data, first - 4 * middle)[0]
-        head, length = data[at : at + 2]
-        if head == BIN8:
-            found = data[at + 2 : at + 2 + length]
-        else:
-            found = _long_key(data[at : start + offset_at(data, first - 4 * middle - 4)[0]])
+        at = offset_at(block, first - 4 * middle)[0]
+        found = (
+            block[at + 2 : at + 2 + block[at + 1]] if block[at] == BIN8 else _long_key(block, at)
+        )
         if found < key:
             low = middle + 1
         else:
             high = middle
-    if low == count:
-        return None
     wanted = encoded_key(key)
-    end, begin = _SIZES.unpack_from(data, first - 4 * low - 4)
-    record = data[start + begin : start + end]
-    return record[len(wanted) :] if record.startswith(wanted) else None
+    end, begin = _SIZES.unpack_from(block, first - 4 * low - 4)
+    return block[begin + len(wanted) : end] if block.startswith(wanted, begin) else None
 
 
-def _long_key(record: bytes) -> bytes:
-    """The key of a record whose key has more than 255 bytes."""
-    length, head = (int.from_bytes(record[1:3], "big"), 3)
-    if record[0] != BIN16:
-        length, head = (int.from_bytes(record[1:5], "big"), 5)
-    return record[head : head + length]
+def _long_key(block: bytes, at: int) -> bytes:
+    """The key at ``at``, which has more than 255 bytes."""
+    start = at + (3 if block[at] == BIN16 else 5)
+    return block[start : start + int.from_bytes(block[at + 1 : start], "big")]

@@ -1,17 +1,17 @@
 """An open table file: checked pieces of it, and look-ups in them.
 
 Every byte is verified before it is used: the footer when the file is opened, a block or a 64 KiB
-piece of a section when it is first touched. Where the file can be mapped the pieces are looked at
-where they are; a flag for each tells what was verified since its memory was last given back.
-Otherwise they are read, verified each time, and kept decoded in the cache.
+piece of a section when it is read. What was read is kept by the reader itself, a list index away
+from a look-up, and counted by the cache, which takes it back when there is too much.
 
-A mapped file that somebody else shortens while it is open ends the process (SIGBUS), whatever maps
-files. Nobody shortens tables: they are only ever created and removed.
+Files are read and not mapped. A touch of a mapped file makes the system map all of the *folio*
+around it, 832 KiB on average with Linux 6.18 and ext4 whatever ``madvise`` was told, so that mapped
+memory cannot be kept to a budget; and a mapped file that is cut short ends the process. A read of
+16 KiB from the system's cache costs about 4 us, a mapped touch and its checksum about 3.
 """
 
 from __future__ import annotations
 
-import mmap
 import struct
 import weakref
 from array import array
@@ -35,10 +35,8 @@ if TYPE_CHECKING:
     from kvstore.tables.table import Table
 
 _FOOTER_GUESS: Final = 4096
-_SECTION_TOKEN: Final = 1 << 39
 _SERIAL_BITS: Final = 40
 _ITEM_OVERHEAD: Final = 100
-_MARK: Final = 0xFF
 _SEARCHES: Final = 3
 _ENDS: Final = struct.Struct("<II")
 _LAST_ENDS: Final = fmt.TAIL.size + _ENDS.size
@@ -46,9 +44,9 @@ _LAST_ENDS: Final = fmt.TAIL.size + _ENDS.size
 
 
 class TableReader:
-    """What the two ways to get at the bytes have in common. All methods raise DamageError.
+    """A file whose header and footer :func:`open_reader` has checked.
 
-    It is made by :func:`open_reader`, which has read and checked header and footer.
+    All methods raise DamageError for damage, and may be called from many threads.
     """
 
     def __init__(self, file: File, record: TableRecord, footer: fmt.Footer, cache: Cache) -> None:
@@ -63,6 +61,12 @@ class TableReader:
         self._marks_at = self._filter_at + 2 * (self._buckets + 1)
         self._slots_at = _offset(footer.section(fmt.SLOTS))
         self._section_crcs = [(each, _read_crcs(file, each)) for each in footer.sections]
+        # Verified pieces of sections by granule, and blocks by number (only where not compressed);
+        # they are set and dropped under the cache's lock.
+        self._pieces: list[bytes | None] = [None] * ((record.size >> GRANULE_BITS) + 1)
+        self._blocks: list[bytes | None] = [None] * footer.blocks
+        self._searches = bytearray(footer.blocks)
+        self._self = weakref.ref(self)
         self._index: tuple[list[bytes], array[int], array[int]] | None = None
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -94,7 +98,32 @@ class TableReader:
 
     def section(self, start: int, stop: int) -> bytes:
         """Verified bytes of a section."""
-        raise NotImplementedError
+        granule = start >> GRANULE_BITS
+        piece = self._pieces[granule] or self._read_piece(granule)
+        at = start & (GRANULE - 1)
+        data = piece[at : at + stop - start]
+        if len(data) == stop - start:
+            return data
+        if not data or start > stop:
+            raise DamageError("a place that cannot be", start)
+        return data + self.section((granule + 1) << GRANULE_BITS, stop)
+
+    def _read_piece(self, granule: int) -> bytes:
+        base = granule << GRANULE_BITS
+        piece = self.read_at(base, min(GRANULE, self.record.size - base))
+        self.check_sections(granule, piece)
+        with self._cache.lock:
+            if self._pieces[granule] is None:
+                self._pieces[granule] = piece
+                self._cache.count_piece(self._self, ~granule, len(piece))
+        return piece
+
+    def drop(self, piece: int) -> None:
+        """See :class:`kvstore.tables.cache.Holder`."""
+        if piece < 0:
+            self._pieces[~piece] = None
+        else:
+            self._blocks[piece] = None
 
     @property
     def index(self) -> tuple[list[bytes], array[int], array[int]]:
@@ -119,17 +148,31 @@ class TableReader:
 
     # ------------------------------------------------------------------ blocks
 
-    def block(self, number: int) -> fmt.Bytes:
+    def _read_block(self, number: int) -> bytes:
         """A verified block, as it is in the file."""
-        raise NotImplementedError
+        block = self._blocks[number]
+        if block is None:
+            _, offsets, lengths = self.index
+            at = offsets[number]
+            block = self.read_at(at, lengths[number])
+            fmt.check_block(block, fmt.seed(self.record.table_id, at), at)
+        return block
+
+    def _keep_block(self, number: int) -> bytes:
+        block = self._read_block(number)
+        with self._cache.lock:
+            if self._blocks[number] is None:
+                self._blocks[number] = block
+                self._cache.count_piece(self._self, number, len(block))
+        return block
 
     def page(self, number: int, table: Table, *, keep: bool) -> Page:
         """A decoded block, which must not be changed; ``keep``: put it into the cache."""
         token = self._token | number
         page = self._cache.block(token)
-        if isinstance(page, tuple):
+        if page is not None:
             return page
-        block, at = self.block(number), self.index[1][number]
+        block, at = self._read_block(number), self.index[1][number]
         keys, values = fmt.decode_block(block, self.codec, partial(_blob, table), at)
         kinds = set(map(type, values))
         if not kinds <= {bytes, type(None), TableBlob}:
@@ -154,7 +197,7 @@ class TableReader:
         first += bucket * self._items // buckets
         last += (bucket + 1) * self._items // buckets
         marks = self.section(self._marks_at + first, self._marks_at + last)
-        mark = hashed & _MARK
+        mark = hashed & 0xFF
         found = marks.find(mark)
         if found < 0:
             return MISSING
@@ -174,19 +217,48 @@ class TableReader:
     def _look_at(self, slot: int, key: bytes, table: Table) -> Found:
         """The value of the record that a slot names, if it is the key's."""
         number, record = place_of(slot)
-        if number >= self.footer.blocks:
+        if number >= len(self._blocks):
             raise DamageError("a slot names a block that is not there", self._slots_at)
-        keys, values = self.page(number, table, keep=True)
-        if record >= len(keys):
-            raise DamageError("a slot names a record that is not there", self._slots_at)
-        return values[record] if keys[record] == key else MISSING
+        if self.codec is not None:
+            keys, values = self.page(number, table, keep=True)
+            if record >= len(keys):
+                raise DamageError("a slot names a record that is not there", self._slots_at)
+            return values[record] if keys[record] == key else MISSING
+        block = self._blocks[number] or self._keep_block(number)
+        wanted = fmt.encoded_key(key)
+        end, begin = _ENDS.unpack_from(block, -_LAST_ENDS - 4 * record)
+        if not block.startswith(wanted, begin):
+            return MISSING
+        return self._value(block[begin + len(wanted) : end], number, table)
 
     def _search(self, key: bytes, table: Table) -> Found:
-        """The key's value, by bisecting the index."""
+        """The key's value, by bisecting the index and then a block."""
         number = bisect_right(self.index[0], key) - 1
         if number < 0:
             return MISSING
-        return _value_in(self.page(number, table, keep=True), key)
+        page = self._cache.block(self._token | number)
+        if page is None and (self.codec is not None or self._is_in_demand(number)):
+            page = self.page(number, table, keep=True)
+        if page is not None:
+            return _value_in(page, key)
+        block = self._blocks[number] or self._keep_block(number)
+        found = fmt.find_in_block(block, key)
+        return MISSING if found is None else self._value(found, number, table)
+
+    def _is_in_demand(self, number: int) -> bool:
+        """Whether a block is searched so often that it should be decoded.
+
+        A search of a decoded block takes a third of the time; to decode it takes three times as
+        long. At every fourth search it costs little where the cache is too small to keep it.
+        """
+        searches = self._searches[number] = (self._searches[number] + 1) & _SEARCHES
+        return not searches
+
+    def _value(self, encoded: bytes, number: int, table: Table) -> Found:
+        if encoded[0] == fmt.BIN8:
+            return encoded[2:]
+        at = self.index[1][number]
+        return fmt.decode_value(encoded, partial(_blob, table), at)  # type: ignore[return-value]
 
 
 def _value_in(page: Page, key: bytes) -> Found:
@@ -214,160 +286,6 @@ def _blob(table: Table, code: int, data: bytes) -> TableBlob:
     return TableBlob(table, offset, length, crc)
 
 
-class UnmappedReader(TableReader):
-    """Reads and verifies what it needs, and keeps it in the cache."""
-
-    def section(self, start: int, stop: int) -> bytes:
-        granule = start >> GRANULE_BITS
-        base = granule << GRANULE_BITS
-        if stop > base + GRANULE:
-            cut = base + GRANULE
-            return self.section(start, cut) + self.section(cut, stop)
-        return self._granule(granule)[start - base : stop - base]
-
-    def _granule(self, granule: int) -> bytes:
-        token = self._token | _SECTION_TOKEN | granule
-        data = self._cache.block(token)
-        if not isinstance(data, bytes):
-            base = granule << GRANULE_BITS
-            data = self.read_at(base, min(GRANULE, self.record.size - base))
-            self.check_sections(granule, data)
-            self._cache.add_block(token, data, len(data))
-        return data
-
-    def block(self, number: int) -> bytes:
-        _, offsets, lengths = self.index
-        data = self.read_at(offsets[number], lengths[number])
-        fmt.check_block(data, fmt.seed(self.record.table_id, offsets[number]), offsets[number])
-        return data
-
-
-class MappedReader(TableReader):
-    """Looks at the mapped file; verified pieces are flagged, and counted against the cache."""
-
-    def __init__(
-        self, file: File, record: TableRecord, footer: fmt.Footer, cache: Cache, mapped: mmap.mmap
-    ) -> None:
-        super().__init__(file, record, footer, cache)
-        file.close()  # the map has a descriptor of its own
-        self._map = mapped
-        self._view = memoryview(mapped)
-        granules = (record.size >> GRANULE_BITS) + 2
-        # Flags change under the cache's lock. A section's granule is flagged once the next one is
-        # verified too: what begins in it may then be looked at without another check.
-        self._sections_checked = bytearray(granules)
-        self._blocks_checked = bytearray(footer.blocks)
-        self._searches = bytearray(footer.blocks)
-        self._touched = bytearray(granules)
-        self._self = weakref.ref(self)
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        data = bytes(self._view[offset : offset + length])
-        if len(data) != length:
-            raise DamageError("the file is cut short", offset)
-        with self._cache.lock:
-            self._touch(offset >> GRANULE_BITS, (offset + length) >> GRANULE_BITS)
-        return data
-
-    def section(self, start: int, stop: int) -> bytes:
-        granule = start >> GRANULE_BITS
-        if not self._sections_checked[granule]:
-            self._check_from(granule)
-        return self._map[start:stop]
-
-    def _check_from(self, granule: int) -> None:
-        for each in (granule, granule + 1):
-            base = each << GRANULE_BITS
-            self.check_sections(each, self._view[base : base + GRANULE])
-        with self._cache.lock:
-            self._sections_checked[granule] = 1
-            self._touch(granule, granule + 1)
-
-    def block(self, number: int) -> fmt.Bytes:
-        _, offsets, lengths = self.index
-        start = offsets[number]
-        stop = start + lengths[number]
-        block = self._view[start:stop]
-        if not self._blocks_checked[number]:
-            fmt.check_block(block, fmt.seed(self.record.table_id, start), start)
-            with self._cache.lock:
-                self._blocks_checked[number] = 1
-                self._touch(start >> GRANULE_BITS, (stop - 1) >> GRANULE_BITS)
-        return block
-
-    def _touch(self, first: int, last: int) -> None:
-        last = min(last, (self.record.size - 1) >> GRANULE_BITS)
-        fresh = [each for each in range(first, last + 1) if not self._touched[each]]
-        for granule in fresh:
-            self._touched[granule] = 1
-        if fresh:
-            self._cache.count_mapped(self._self, fresh)
-
-    def drop(self, granule: int) -> None:
-        """See :class:`kvstore.tables.cache.Mapping`."""
-        self._touched[granule] = 0
-        self._sections_checked[granule] = 0
-        if granule:
-            self._sections_checked[granule - 1] = 0
-        base = granule << GRANULE_BITS
-        if self._index is not None:
-            offsets = self._index[1]
-            first = max(0, bisect_right(offsets, base) - 1)
-            last = bisect_left(offsets, base + GRANULE)
-            self._blocks_checked[first:last] = bytes(max(0, last - first))
-        self._map.madvise(mmap.MADV_DONTNEED, base, min(GRANULE, self.record.size - base))
-
-    # ------------------------------------------------------------------ without decoding a block
-
-    def _look_at(self, slot: int, key: bytes, table: Table) -> Found:
-        if self.codec is not None:
-            return super()._look_at(slot, key, table)
-        number, record = place_of(slot)
-        _, offsets, lengths = self.index
-        start = offsets[number]
-        stop = start + lengths[number]
-        if not self._blocks_checked[number]:
-            self.block(number)
-        end, begin = _ENDS.unpack_from(self._map, stop - _LAST_ENDS - 4 * record)
-        found: bytes = self._map[start + begin : start + end]
-        wanted = fmt.encoded_key(key)
-        if not found.startswith(wanted):
-            return MISSING
-        return self._value(found[len(wanted) :], table, start)
-
-    def _search(self, key: bytes, table: Table) -> Found:
-        if self.codec is not None:
-            return super()._search(key, table)
-        number = bisect_right(self.index[0], key) - 1
-        if number < 0:
-            return MISSING
-        page = self._cache.block(self._token | number)
-        if page is None and self._is_in_demand(number):
-            page = self.page(number, table, keep=True)
-        if isinstance(page, tuple):
-            return _value_in(page, key)
-        _, offsets, lengths = self.index
-        start = offsets[number]
-        if not self._blocks_checked[number]:
-            self.block(number)
-        found = fmt.find_in_block(self._map, start, start + lengths[number], key)
-        return MISSING if found is None else self._value(found, table, start)
-
-    def _is_in_demand(self, number: int) -> bool:
-        """Whether a block is searched so often that it should be decoded.
-
-        A search of a decoded block takes a third of the time; to decode it takes three times as
-        long. At every fourth search it costs little where the cache is too small to keep it.
-        """
-        searches = self._searches[number] = (self._searches[number] + 1) & _SEARCHES
-        return not searches
-
-    def _value(self, encoded: bytes, table: Table, at: int) -> Found:
-        if encoded[0] == fmt.BIN8:
-            return encoded[2:]
-        return fmt.decode_value(encoded, partial(_blob, table), at)  # type: ignore[return-value]
-
-
 def open_reader(file: File, record: TableRecord, cache: Cache) -> TableReader:
     """The reader of an open file, which it takes over; DamageError if it is not that table."""
     size = file.size()
@@ -385,7 +303,4 @@ def open_reader(file: File, record: TableRecord, cache: Cache) -> TableReader:
     footer = fmt.decode_footer(tail[at - size :], record.table_id, at, record.footer_crc)
     if (footer.items, footer.tombstones) != (record.items, record.tombstones):
         raise DamageError("the footer's counts are not those of the manifest", at)
-    mapped = file.map()
-    if mapped is None:
-        return UnmappedReader(file, record, footer, cache)
-    return MappedReader(file, record, footer, cache, mapped)
+    return TableReader(file, record, footer, cache)

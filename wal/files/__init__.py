@@ -61,14 +61,6 @@ class File(Protocol):
     def size(self) -> int:
         """The length of the file in bytes."""
 
-    def map(self) -> mmap.mmap | None:
-        """The whole file as it is now, read-only, where it can be mapped; None where it cannot.
-
-        The map outlives the file's :meth:`close` and :meth:`FileSystem.remove`, and goes with the
-        last reference to it; what it takes up is given back by ``madvise(MADV_DONTNEED)``. An empty
-        file has none. Reading beyond the end of a file that was cut since ends the process.
-        """
-
     def close(self) -> None:
         """Give the file back. Syncs nothing."""
 
@@ -106,6 +98,14 @@ class FileSystem(Protocol):
 
     def rename(self, old: str, new: str) -> None:
         """Give a file a new name in the same directory, atomically replacing what had that name."""
+
+    def link(self, old: str, new: str) -> None:
+        """Give a file a second name, in whatever directory; both stand for the same bytes.
+
+        FileExistsError where there is something of the new name; another OSError, or
+        NotImplementedError, where files cannot be linked, or not from there to here: copy it then.
+        The new name is durable only after :meth:`sync_directory`.
+        """
 
     def remove(self, path: str) -> None:
         """Take a file's name away. Open files stay readable where the system allows it."""

@@ -79,11 +79,14 @@ class Snapshot:
             parent = os.path.dirname(path)
             if parent in directories and parent not in names:
                 files[path] = data
+        known: dict[Node, bytes] = {}  # a file with two names is the same under both
         for directory in sorted(directories & names.keys()):
             for name, node in names[directory].items():
                 path = os.path.join(directory, name)
                 if path not in self._directories:
-                    files[path] = self._bytes(node, choose)
+                    if node not in known:
+                        known[node] = self._bytes(node, choose)
+                    files[path] = known[node]
         return files, sorted(directories)
 
     def _kept(self, names: Mapping[str, Mapping[str, Node]]) -> set[str]:

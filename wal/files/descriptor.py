@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    import mmap
     from collections.abc import Callable, Sequence
 
     from wal.files import Buffer
@@ -84,11 +83,6 @@ class DescriptorFile:
             return os.fstat(self._descriptor).st_size
         except AttributeError:
             raise file_closed() from None
-
-    def map(self) -> mmap.mmap | None:
-        """None: not every platform lets a mapped file be removed, or takes its memory back."""
-        self.size()
-        return None
 
     def close(self) -> None:
         """Close the descriptor once the last call in progress on it has returned."""

@@ -22,6 +22,7 @@ CHANGES: Final = frozenset(
     {
         "allocate",
         "create",
+        "link",
         "lock",
         "make_directory",
         "remove",

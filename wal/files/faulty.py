@@ -154,6 +154,20 @@ class FaultyFileSystem(Faults):
 
         self.call("rename", old, f"to {new}", act)
 
+    def link(self, old: str, new: str) -> None:
+        """Give a file a second name. Calls on it once it is open go by the first one."""
+
+        def act(label: str) -> None:
+            with self.powered():
+                history, name = self._place(new)
+                node = self._load(old) if self.inner.exists(old) else None
+                self.inner.link(old, new)
+                if node is not None:
+                    history.forget(name)
+                    history.change(self.tick(label), None, name, node)
+
+        self.call("link", old, f"to {new}", act)
+
     def remove(self, path: str) -> None:
         """Remove a file."""
 
@@ -256,7 +270,7 @@ class FaultyFileSystem(Faults):
         return history.names[name]
 
     def _load(self, path: str) -> Node:
-        """The node of an existing file that is about to lose its name, with its history."""
+        """The node of an existing file that is about to lose its name or to get another one."""
         file = self.inner.open(path, writable=False)
         node = self._known(path)
         node.history_of(file)

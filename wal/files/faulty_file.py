@@ -96,10 +96,6 @@ class FaultyFile:
         """The length in bytes."""
         return self._faults.call("size", self._node.path, "", lambda label: self._inner.size())
 
-    def map(self) -> None:
-        """None: a look at a map is no call, and could not fail."""
-        self._inner.size()
-
     def close(self) -> None:
         """Let go of the file; also after a power loss."""
         if self._faults.lost_power:

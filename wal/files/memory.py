@@ -82,6 +82,15 @@ class MemoryFileSystem:
             del entries[name]
             entries[new_name] = node
 
+    def link(self, old: str, new: str) -> None:
+        """Give a file a second name."""
+        with self._lock:
+            node = self._node(old)
+            entries, name = self._place(new)
+            if name in entries or not name:
+                raise os_error(errno.EEXIST, new)
+            entries[name] = node
+
     def remove(self, path: str) -> None:
         """Remove a file; whoever has it open keeps it."""
         with self._lock:
@@ -238,10 +247,6 @@ class MemoryFile:
         node = self._open_node()
         with node.lock:
             return len(node.data)
-
-    def map(self) -> None:
-        """None: these bytes may move."""
-        self._open_node()
 
     def close(self) -> None:
         """Let go of the file."""

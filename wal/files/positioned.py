@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import sys
 from typing import TYPE_CHECKING, Final
@@ -56,16 +55,6 @@ class PositionedFile(DescriptorFile):
             parts.append(data)
             done += len(data)
         return b"".join(parts)
-
-    def map(self) -> mmap.mmap | None:
-        """None too where the system refuses: the address space may be too small."""
-        size = self.size()
-        try:
-            return mmap.mmap(self._descriptor, size, access=mmap.ACCESS_READ) if size else None
-        except AttributeError:
-            raise file_closed() from None
-        except (OSError, OverflowError):
-            return None
 
     def write_at(self, offset: int, buffers: Sequence[Buffer]) -> None:
         """One system call, unless it is cut short or there are too many buffers for one."""

@@ -74,6 +74,10 @@ class StandardFileSystem:
             raise ValueError(f"{old} and {new} are in two directories")
         os.replace(old, new)
 
+    def link(self, old: str, new: str) -> None:
+        """Give a file a second name, where the file system can."""
+        os.link(old, new)
+
     def remove(self, path: str) -> None:
         """Remove a file."""
         os.remove(path)
