@@ -134,6 +134,7 @@ class ChangeFeed(Iterator[Change]):
         self._failure = failure
         self._follow = follow
         self._turn = threading.Lock()  # one thread reads at a time
+        self._from: WriteAheadLog | None = None
         self._entries: Iterator[Entry] | None = None
         self._ready: deque[Change] = deque()
         self._known: dict[int, tuple[bytes, ...]] = {}
@@ -230,6 +231,9 @@ class ChangeFeed(Iterator[Change]):
         except PositionNotFoundError as error:
             raise ChangesLostError(self._oldest_id()) from error
         except LogClosedError as error:
+            self._stop_reading()
+            if self._log() is not self._from:  # a reader beside a writer has a fresh one
+                return self._read_on()
             if not self._follow:
                 raise self._failure(error) from error
             self._ended = True
@@ -244,7 +248,8 @@ class ChangeFeed(Iterator[Change]):
         if horizon <= self._seen:
             return None
         if self._entries is None:
-            self._entries = self._log().entries(after=self._cursor)
+            self._from = self._log()
+            self._entries = self._from.entries(after=self._cursor)
         entry = next(self._entries, None)
         if entry is None or entry.id > horizon:
             self._seen = horizon

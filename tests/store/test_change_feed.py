@@ -444,6 +444,23 @@ def test_the_end_of_the_log_alone():
         next(plain)
 
 
+def test_a_reader_that_has_a_fresh_log(made):
+    """As after a refresh beside a writer: the log that was read is shut down, another is there."""
+    for _ in range(4):
+        made.write({b"a": b"1"})
+        made.checkpoint()
+    writer = made.log
+    made.log = dataclasses.replace(made.configuration, read_only=True).open(Keeper())
+    feed, following = made.feed(), made.feed(follow=True)
+    ids = [next(feed).entry_id, next(following).entry_id]
+    former, made.log = made.log, writer
+    former.shutdown()
+    ids += [change.entry_id for change in feed]
+    assert ids == [1, 1, 2, 3, 4]
+    assert [next(following).entry_id for _ in range(3)] == [2, 3, 4]
+    following.close()
+
+
 def test_entries_that_are_nobodys(made):
     """The log's last id may be above all that it has: who follows must not look on and on."""
     made.write({b"a": b"1"})
@@ -588,3 +605,26 @@ def test_a_store_is_followed():
     taken = follower.join()
     assert [change.items[0][1] for change in taken[:-1]] == [b"%d" % n for n in range(20)]
     assert taken[-1].items == ((b"large", bytes(200 << 10)),)
+
+
+@through_a_store
+def test_a_reader_beside_a_writer(tmp_path):
+    path = tmp_path / "db"
+    with kvstore.open(path, **KEEP) as db:
+        for number in range(3):
+            db.put(b"k", b"%d" % number)
+        with kvstore.open(path, "r") as beside:
+            seen = [change.items[0][1] for change in beside.changes()]
+            assert seen == [b"%d" % number for number in range(len(seen))]
+            follower = Follower(beside.changes(follow=True))
+            follower.wait_for(len(seen))
+            db.checkpoint()
+            db.put(b"k", b"3")
+            db.checkpoint()
+            beside.refresh()
+            follower.wait_for(4 - len(seen))
+            assert [change.entry_id for change in beside.changes()] == [
+                change.entry_id for change in db.changes()
+            ]
+        taken = follower.join()
+    assert [change.items[0][1] for change in taken] == [b"0", b"1", b"2", b"3"]
