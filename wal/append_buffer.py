@@ -35,7 +35,7 @@ Wait = Callable[[], object]
 _LEAST_ENTRY: Final = fmt.ENTRY_BYTES + fmt.END_BYTES
 
 
-def _again() -> None:
+def again() -> None:
     """Nothing to wait for: something changed, so try again."""
 
 
@@ -254,7 +254,7 @@ class AppendBuffer:
         self._registry.add(writer.segment)
         self.writer = writer
         self.unwritten.append(writer)
-        return _again
+        return again
 
     def seal_locked(self) -> Wait | int:
         """Rotate if the active segment has entries. A wait, or the id below which all is sealed."""

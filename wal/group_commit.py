@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from threading import get_ident
 from typing import Final
 
+from wal.append_buffer import Wait, again
 from wal.config import Durability
 from wal.errors import CallbackError, EntryStateError, WalError, copy_of_interrupt
 from wal.leadership import FLUSHER, pass_on
@@ -110,11 +111,16 @@ class GroupCommit:
         on_commit: OnCommit | None = None,
         durability: Durability | None = None,
         decide: Decide | None = None,
-    ) -> Ticket:
-        """Accept one whole entry without waiting; see :meth:`wal.WriteAheadLog.submit`."""
+        wait: bool = True,
+    ) -> Ticket | None:
+        """Accept one whole entry; see :meth:`wal.WriteAheadLog.submit`."""
         rank = self.rank if durability is None else rank_of(durability)
-        ticket = self.accept(*prepare(chunks), on_commit, rank, decide)
-        if not ticket.finished:
+        item, size, count = prepare(chunks)
+        if wait:
+            ticket: Ticket | None = self.accept(item, size, count, on_commit, rank, decide)
+        else:
+            ticket = self.accept_at_once(item, size, count, on_commit, rank, decide)
+        if ticket is not None and not ticket.finished:
             self.leadership.see_led()
         return ticket
 
@@ -130,22 +136,54 @@ class GroupCommit:
         """Give an entry its id and its place in the log and in ``in_flight``."""
         if size > fmt.MAX_GROUP_PAYLOAD:
             return self._accept_streamed(self, item, on_commit, rank, decide)
+        while True:
+            accepted = self._try_to_accept(item, size, count, on_commit, rank, decide)
+            if isinstance(accepted, Ticket):
+                return accepted
+            accepted()
+
+    def accept_at_once(
+        self,
+        item: Item,
+        size: int,
+        count: int,
+        on_commit: OnCommit | None,
+        rank: int,
+        decide: Decide | None = None,
+    ) -> Ticket | None:
+        """As :meth:`accept`; None where it would have to wait for anything but locks."""
+        if size > fmt.MAX_GROUP_PAYLOAD:
+            return None
+        accepted: Ticket | Wait = again
+        while accepted is again:
+            accepted = self._try_to_accept(item, size, count, on_commit, rank, decide)
+        return accepted if isinstance(accepted, Ticket) else None
+
+    def _try_to_accept(
+        self,
+        item: Item,
+        size: int,
+        count: int,
+        on_commit: OnCommit | None,
+        rank: int,
+        decide: Decide | None,
+    ) -> Ticket | Wait:
+        """The ticket of an entry that has its place, or what to wait for before the next try."""
         buffer = self.buffer
         if self.barred:
             self.check_barred()
-        while True:
-            with buffer.lock, buffer.whole:
-                wait = None if size <= buffer.room else buffer.make_room_locked(size)
-                if wait is None:
-                    if decide is not None:
-                        decide()  # nothing has changed yet
-                    entry_id = buffer.next_id
-                    buffer.next_id = entry_id + 1
-                    buffer.room -= size
-                    buffer.chunks += count
-                    buffer.items.append(item)
-                    return self.enter_flight_locked(entry_id, rank, on_commit, item)
-            wait()
+        with buffer.lock, buffer.whole:
+            wait = None if size <= buffer.room else buffer.make_room_locked(size)
+            if wait is not None:
+                return wait
+            if decide is not None:
+                decide()  # nothing has changed yet
+            entry_id = buffer.next_id
+            buffer.next_id = entry_id + 1
+            buffer.room -= size
+            buffer.chunks += count
+            buffer.items.append(item)
+            return self.enter_flight_locked(entry_id, rank, on_commit, item)
 
     def enter_flight_locked(
         self,

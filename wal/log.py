@@ -7,7 +7,7 @@ import os
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from wal.closing import Closing
 from wal.config import Configuration, Durability
@@ -120,15 +120,41 @@ class WriteAheadLog:
         """
         return self._commits.append(chunks, on_commit, durability, decide)
 
+    @overload
     def submit(
         self,
         chunks: Iterable[bytes],
         on_commit: OnCommit | None = None,
         durability: Durability | None = None,
         decide: Decide | None = None,
-    ) -> Ticket:
-        """Like :meth:`append`, but returns a :class:`Ticket` as soon as the entry has its id."""
-        return self._commits.submit(chunks, on_commit, durability, decide)
+    ) -> Ticket: ...
+    @overload
+    def submit(
+        self,
+        chunks: Iterable[bytes],
+        on_commit: OnCommit | None = None,
+        durability: Durability | None = None,
+        decide: Decide | None = None,
+        *,
+        wait: bool,
+    ) -> Ticket | None: ...
+    def submit(
+        self,
+        chunks: Iterable[bytes],
+        on_commit: OnCommit | None = None,
+        durability: Durability | None = None,
+        decide: Decide | None = None,
+        *,
+        wait: bool = True,
+    ) -> Ticket | None:
+        """Like :meth:`append`, but returns a :class:`Ticket` as soon as the entry has its id.
+
+        Even so it may have to wait: for a full buffer, for another's open entry, for a segment, for
+        checkpoints; and an entry of more than 256 KiB is written at once. With ``wait=False`` it
+        returns None then, and nothing has happened: no entry, no call of ``decide``. An event loop
+        can call it so, and have a thread wait where it must.
+        """
+        return self._commits.submit(chunks, on_commit, durability, decide, wait)
 
     def sync(self) -> None:
         """Make everything committed before this call durable, whatever its durability."""

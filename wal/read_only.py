@@ -129,6 +129,8 @@ class ReadOnlyLog(WriteAheadLog):
         on_commit: OnCommit | None = None,
         durability: Durability | None = None,
         decide: Decide | None = None,
+        *,
+        wait: bool = True,
     ) -> NoReturn:
         """Raises ReadOnlyLogError."""
         raise _refusal()
