@@ -153,8 +153,8 @@ class MergeJob:
 
     def _ids(self) -> tuple[int, int]:
         records = [record for run in self.runs for record in run]
-        first = min(record.first_entry_id for record in records)
-        return first, max(record.last_entry_id for record in records)
+        first = min((record.first_entry_id for record in records), default=0)
+        return first, max((record.last_entry_id for record in records), default=0)
 
     def pack(self) -> list[object]:
         """As a list for msgpack."""

@@ -32,7 +32,12 @@ _TEMPORARY: Final = "tmp-"
 
 def temporary_name() -> str:
     """A name for a table that is being built, which nobody else uses, in no process."""
-    return f"{_TEMPORARY}{os.getpid()}-{os.urandom(8).hex()}"
+    return temporary_prefix(os.getpid()) + os.urandom(8).hex()
+
+
+def temporary_prefix(pid: int) -> str:
+    """How all such names of a process begin."""
+    return f"{_TEMPORARY}{pid}-"
 
 
 def is_temporary(name: str) -> bool:

@@ -180,6 +180,12 @@ def read_manifest(files: FileSystem, directory: str) -> Manifest | None:
 
 def write_manifest(files: FileSystem, directory: str, manifest: Manifest) -> None:
     """Replace the manifest. When this returns the new one is durable; after an error it may be."""
+    write_beside(files, directory, manifest)
+    put_in_place(files, directory)
+
+
+def write_beside(files: FileSystem, directory: str, manifest: Manifest) -> None:
+    """The first half of it: after an error the old manifest is there for certain."""
     path = os.path.join(directory, TEMPORARY)
     with suppress(FileNotFoundError):
         files.remove(path)  # of an attempt that failed
@@ -189,5 +195,9 @@ def write_manifest(files: FileSystem, directory: str, manifest: Manifest) -> Non
         file.sync()
     finally:
         file.close()
-    files.rename(path, os.path.join(directory, NAME))
+
+
+def put_in_place(files: FileSystem, directory: str) -> None:
+    """The second half: after an error either may be there, now or after a power loss."""
+    files.rename(os.path.join(directory, TEMPORARY), os.path.join(directory, NAME))
     files.sync_directory(directory)
