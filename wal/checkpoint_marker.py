@@ -105,11 +105,12 @@ class CheckpointMarker:
         self.current = marker
 
     @classmethod
-    def create(cls, file_system: FileSystem, directory: str) -> CheckpointMarker:
+    def create(cls, file_system: FileSystem, directory: str, after: int = 0) -> CheckpointMarker:
         """Create the file durably, also in the place of one whose creation was cut short.
 
-        By a rename, which the sync covers: after a failed sync of the directory a name that merely
-        is there already would never become durable.
+        The log's entries follow on ``after``. It is done by a rename, which the sync covers: after
+        a failed sync of the directory a name that merely is there already would never become
+        durable.
         """
         path = os.path.join(directory, NAME)
         draft = path + "-new"
@@ -117,7 +118,7 @@ class CheckpointMarker:
         try:
             file.allocate(2 * BLOCK)
             marker = cls(file, Marker())
-            marker.write()
+            marker.write(checkpointed_id=after, durable_id=after, highest_id=after)
             file_system.rename(draft, path)
             file_system.sync_directory(directory)
         except BaseException:

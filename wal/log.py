@@ -15,7 +15,7 @@ from wal.entry_writer import EntryWriter
 from wal.errors import EntryStateError
 from wal.group_commit import Decide
 from wal.log_manager import LogManager
-from wal.opening import Parts, open_for_writing
+from wal.opening import Parts, begin, open_for_writing
 from wal.positions import EntryId, LogPosition
 from wal.segments.chunks import ChunkReader
 from wal.segments.frames import Entry
@@ -87,6 +87,22 @@ class WriteAheadLog:
 
             return open_read_only(configuration, manager)
         return cls(open_for_writing(configuration, manager))
+
+    @staticmethod
+    def begin(configuration: Configuration, after: int = 0) -> None:
+        """Make an empty log of which every entry's id will be above ``after``, and leave it closed.
+
+        For whoever goes on with a state that another log led up to there. It is durable when this
+        returns. Raises WalError where there is a log already, and LogLockedError.
+
+        >>> import wal
+        >>> configuration = wal.Configuration("d", file_system=wal.files.MemoryFileSystem())
+        >>> wal.WriteAheadLog.begin(configuration, after=1000)
+        >>> with configuration.open(wal.LogVoid()) as log:
+        ...     log.append([b"on it goes"])
+        1001
+        """
+        begin(configuration, after)
 
     # -- writing -----------------------------------------------------------------------------------
 

@@ -12,11 +12,13 @@ from wal.checkpoint_marker import NAME, CheckpointMarker
 from wal.checkpointer import Checkpointer
 from wal.config import Configuration
 from wal.entry_writer import accept_streamed
+from wal.errors import WalError
 from wal.files import Lock
 from wal.flusher import Flusher
 from wal.group_commit import GroupCommit
-from wal.judgement import Judgement
+from wal.judgement import Judgement, Listing
 from wal.log_manager import LogManager
+from wal.positions import MAX_ID
 from wal.reading import LogReader
 from wal.recovery import consult, settle, show, take_segments
 from wal.rounds import Rounds
@@ -64,6 +66,25 @@ def open_for_writing(configuration: Configuration, manager: LogManager) -> Parts
     except BaseException:
         lock.release()
         raise
+
+
+def begin(configuration: Configuration, after: int) -> None:
+    """See :meth:`wal.WriteAheadLog.begin`."""
+    if not isinstance(after, int) or isinstance(after, bool):
+        raise TypeError(f"after must be an entry id, not {type(after).__name__}")
+    if not 0 <= after < MAX_ID:
+        raise ValueError(f"after must be an entry id, not {after}")
+    files = configuration.file_system
+    directory = files.resolve(os.fspath(configuration.directory))
+    files.make_directory(directory)
+    lock = files.lock(os.path.join(directory, "LOCK"), configuration.lock_timeout)
+    try:
+        listing = Listing.of(files, directory)
+        if listing.segments or listing.kept or files.exists(os.path.join(directory, NAME)):
+            raise WalError(f"{directory}: there is a log already")
+        CheckpointMarker.create(files, directory, after).close()
+    finally:
+        lock.release()
 
 
 class _Assembly:

@@ -210,6 +210,7 @@ class TestNames:
             lambda: system.open(path, writable=False),
             lambda: system.create(os.path.join(path, "within")),
             lambda: system.rename(path, path + "-new"),
+            lambda: system.link(path, path + "-new"),
             lambda: system.remove(path),
             lambda: system.list(path),
         ):
@@ -290,6 +291,40 @@ class TestNames:
         assert file.read_at(0, 100) == b"still here"
         system.create(path).close()
         assert file.read_at(0, 100) == b"still here"
+
+    def test_link(self, system, directory, path, file):
+        elsewhere = os.path.join(directory, "sub")
+        system.make_directory(elsewhere)
+        linked = os.path.join(elsewhere, "linked")
+        file.write_at(0, [b"content"])
+        system.link(path, linked)
+        assert system.list(elsewhere) == ["linked"]
+        other = system.open(linked)
+        assert other.read_at(0, 100) == b"content"
+        other.write_at(0, [b"C"])
+        other.close()
+        assert file.read_at(0, 100) == b"Content"
+
+    def test_either_name_can_go(self, system, directory, path, file):
+        file.write_at(0, [b"content"])
+        file.close()
+        system.link(path, path + "-2")
+        system.remove(path)
+        system.link(path + "-2", path + "-3")
+        system.remove(path + "-2")
+        assert system.list(directory) == ["data-3"]
+        last = system.open(path + "-3")
+        assert last.read_at(0, 100) == b"content"
+        last.close()
+
+    def test_a_link_replaces_nothing(self, system, directory, path, file):
+        system.create(path + "-2").close()
+        for taken in (path, path + "-2"):
+            with pytest.raises(FileExistsError):
+                system.link(path, taken)
+        with pytest.raises(OSError, match="Err"):
+            system.link(directory, path + "-3")
+        assert system.list(directory) == ["data", "data-2"]
 
     def test_the_root_is_a_directory(self, system, directory):
         root = os.path.splitdrive(directory)[0] + os.sep

@@ -72,6 +72,7 @@ class TestCalls:
         file.close()
         system.rename("log/data", "log/new")
         system.sync_directory("log")
+        system.link("log/new", "log/other")
         system.list("log")
         system.remove("log/new")
         system.lock("log/LOCK").release()
@@ -83,8 +84,9 @@ class TestCalls:
             "call 5 (sync log/data)",
             "call 6 (rename log/data to log/new)",
             "call 7 (sync_directory log)",
-            "call 8 (remove log/new)",
-            "call 9 (lock log/LOCK)",
+            "call 8 (link log/new to log/other)",
+            "call 9 (remove log/new)",
+            "call 10 (lock log/LOCK)",
         ]
 
     def test_which_count_can_be_chosen(self):
@@ -546,6 +548,23 @@ class TestNames:
         system.remove("log/data")
         file.write_at(0, [C])
         assert possible(system) == {None, A, B, C}
+
+    def test_a_link_is_there_or_not(self, system, file):
+        system.link("log/data", "log/link")
+        assert states(system) == [{"data": A}, {"data": A, "link": A}]
+        system.sync_directory("log")
+        file.write_at(0, [B])
+        assert states(system) == unordered({"data": A, "link": A}, {"data": B, "link": B})
+
+    def test_a_link_outlives_the_first_name(self, system, file):
+        system.make_directory("log/sub")
+        system.link("log/data", "log/sub/link")
+        system.remove("log/data")
+        assert states(system) == unordered(
+            {}, {"data": A}, {"sub/link": A}, {"data": A, "sub/link": A}
+        )
+        system.sync_directory("log/sub")
+        assert states(system) == unordered({"sub/link": A}, {"data": A, "sub/link": A})
 
     def test_changes_are_undone_one_by_one(self, system, file):
         durable_file(system, "log/other", B)
