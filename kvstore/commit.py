@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from kvstore.engine import Engine
-from kvstore.errors import ReadOnlyError, StoreError
+from kvstore.errors import ReadOnlyError
 from kvstore.mutations import encode, encode_head
 from kvstore.state import State
 from kvstore.values import MISSING, Found, Value, position_to_int
@@ -26,7 +26,7 @@ Choose = Callable[["bytes | None"], Found]
 """From the value of a key to what is to be written: bytes, None to delete, MISSING for nothing."""
 
 
-class _StaleError(Exception):
+class StaleError(Exception):
     """What a write rests on has changed before its turn came."""
 
 
@@ -48,7 +48,7 @@ class Commits:
     ) -> int:
         """Commit some mutations of stored keys, at least one, and return their entry's id."""
         try:
-            if self._has_large(mutations):
+            if self.is_large(mutations):
                 entry_id = self._commit_streamed(mutations, durability, decide)
             else:
                 entry_id = self._log.append(encode(mutations), None, durability, decide)
@@ -69,24 +69,33 @@ class Commits:
         return entry_id
 
     def submit(
-        self, mutations: Mutations, durability: Durability | None, decide: Decide | None = None
-    ) -> Ticket:
-        """As :meth:`commit`, but does not wait. StoreError for a large value."""
-        if self._has_large(mutations):
-            raise StoreError("a large value cannot be submitted: commit it")
+        self,
+        mutations: Mutations,
+        durability: Durability | None,
+        decide: Decide | None = None,
+        *,
+        wait: bool,
+    ) -> Ticket | None:
+        """As :meth:`commit`, but does not wait for the durability, and leaves sealing to the caller.
+
+        Without ``wait`` it does not wait for room in the log either: None, and nothing has
+        happened. None of the values may be large (:meth:`is_large`).
+        """
         try:
-            ticket = self._log.submit(encode(mutations), None, durability, decide)
+            return self._log.submit(encode(mutations), None, durability, decide, wait=wait)
         except WalError as error:
             raise self._engine.failure(error) from error
-        if self._memtable.count >= self._segment_items:
-            self.seal()
-        return ticket
+
+    @property
+    def seal_is_due(self) -> bool:
+        """Whether :meth:`seal` has something to do."""
+        memtable = self._memtable
+        return (
+            memtable.count >= self._segment_items and self._sealed_segment != memtable.segment_id
+        )
 
     def is_large(self, mutations: Mutations) -> bool:
-        """Whether some value has to be streamed: then :meth:`submit` refuses."""
-        return self._has_large(mutations)
-
-    def _has_large(self, mutations: Mutations) -> bool:
+        """Whether some value has to be streamed."""
         return max(map(len, filter(None, mutations.values())), default=0) >= self._large
 
     def _commit_streamed(
@@ -127,9 +136,9 @@ class Commits:
         another write came between.
         """
         while True:
-            state, present, in_flight = self._look(key)
+            state, present, in_flight = self.look(key)
             try:
-                old = self._load(key, state, present)
+                old = self.load(key, state, present)
             except PositionNotFoundError:
                 continue
             new = choose(old)
@@ -138,36 +147,38 @@ class Commits:
                     self.sync()  # what was decided on must be durable
                 return old, False
             try:
-                unless_changed = self._unless_changed(key, state, present)
+                unless_changed = self.unless_changed(key, state, present)
                 self.commit({**extra, key: new}, durability, unless_changed)  # type: ignore[dict-item]
-            except _StaleError:
+            except StaleError:
                 continue
             return old, True
 
-    def _look(self, key: bytes) -> tuple[State, Found, bool]:
+    def look(self, key: bytes) -> tuple[State, Found, bool]:
         """What memory knows of a key, in flight or visible; and whether it is in flight."""
         memtable = self._memtable
         with memtable.visibility:
             in_flight = memtable.in_flight.find(key) is not MISSING
             return memtable.state, memtable.present_locked(key), in_flight
 
-    def _load(self, key: bytes, state: State, present: Found) -> bytes | None:
+    def load(self, key: bytes, state: State, present: Found) -> bytes | None:
+        """The value of a key, from what :meth:`look` told. May raise PositionNotFoundError."""
         if present is MISSING:
             present = self._engine.find_in_tables(state, key)
         if present is None or present is MISSING or isinstance(present, bytes):
             return None if present is MISSING else present  # type: ignore[return-value]
         return self._engine.read(present, self._log)  # type: ignore[arg-type]
 
-    def _unless_changed(self, key: bytes, state: State, present: Found) -> Decide:
+    def unless_changed(self, key: bytes, state: State, present: Found) -> Decide:
+        """What raises StaleError, in the append lock, if a key is not as :meth:`look` told."""
         memtable = self._memtable
 
         def decide() -> None:
             with memtable.visibility:
                 now = memtable.present_locked(key)
                 if now is MISSING and memtable.state.runs is not state.runs:
-                    raise _StaleError
+                    raise StaleError
             if now is not present and (now is MISSING or present is MISSING or now != present):
-                raise _StaleError
+                raise StaleError
 
         return decide
 
