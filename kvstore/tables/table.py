@@ -8,6 +8,7 @@ while the file is let go of finishes with the reader it has.
 from __future__ import annotations
 
 import os
+import struct
 import threading
 import weakref
 from bisect import bisect_left, bisect_right
@@ -55,6 +56,8 @@ class Table:
             return (self._reader or self._open()).get(key, self)
         except DamageError as damage:
             raise self.corrupt(damage) from None
+        except (struct.error, IndexError):  # of places that only a forger could have written
+            raise self.corrupt(DamageError("a section makes no sense")) from None
 
     def pages(
         self, low: bytes, high: bytes | None, *, reverse: bool = False, fill_cache: bool = True
