@@ -44,6 +44,10 @@ _NEXT: Final = {
 }
 
 
+_CHECKPOINTED: Final = State.CHECKPOINTED  # a look at the class costs what a read_at would notice
+_KEPT: Final = State.KEPT
+
+
 def segment_name(segment_id: int) -> str:
     """The file name of a live segment."""
     return f"wal-{segment_id:020d}"
@@ -183,17 +187,19 @@ class SegmentRegistry:
 
     def unpin(self, segment: Segment) -> None:
         """Undo one :meth:`pin`."""
+        idle = None
         with self._lock:
             segment.pins -= 1
-            last = not segment.pins
-            closing = self._closing
-            file = segment.file
-            idle = file.rest() if last and isinstance(file, KeptFile) else None
+            if segment.pins:
+                return
+            state, closing = segment.state, self._closing
+            if state is _KEPT and isinstance(segment.file, KeptFile):
+                idle = segment.file.rest()
         if idle is not None:
             idle.close()
-        if last and closing:
+        if closing:
             segment.file.close()
-        elif last and segment.state in (State.CHECKPOINTED, State.KEPT):
+        elif state is _CHECKPOINTED or state is _KEPT:
             self.on_unpinned()
 
     def close(self) -> None:
