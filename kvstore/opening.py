@@ -6,9 +6,11 @@ import os
 from contextlib import suppress
 from typing import Final
 
+from kvstore.building import Shape
 from kvstore.catalog import NO_TABLES, Catalog
 from kvstore.change_feed import Pulse
 from kvstore.checkpointing import Checkpoint
+from kvstore.compaction import Compactor
 from kvstore.config import Options, check_flag
 from kvstore.directory import Directory
 from kvstore.engine import Engine
@@ -18,10 +20,12 @@ from kvstore.parts import ReaderParts, View, WriterParts
 from kvstore.store import Store
 from kvstore.tables.cache import Cache
 from kvstore.tables.manifest import Manifest
+from kvstore.worker import Worker
 from wal import Configuration, Durability, LogNotFoundError, WalError, WriteAheadLog
 from wal.files import FileSystem, StandardFileSystem
 
 _ATTEMPTS: Final = 20
+_NICENESS: Final = 5  # of merging: tables are made of the log before tables are merged
 
 
 def open(  # noqa: A001
@@ -114,8 +118,9 @@ def open(  # noqa: A001
 
 
 def _open_for_writing(name: str, directory: Directory, options: Options, flag: str) -> Store:
+    files = directory.files
     directory.check_may_open(flag)
-    directory.files.make_directory(directory.path)
+    files.make_directory(directory.path)
     lock = directory.lock(options.lock_timeout)
     try:
         directory.check_may_open(flag)  # once more: now nobody else changes it
@@ -126,17 +131,23 @@ def _open_for_writing(name: str, directory: Directory, options: Options, flag: s
         catalog.remove_orphans()
         pulse = Pulse()
         memtable = Memtable(catalog.runs, manifest.last_entry_id, cache, pulse)
-        checkpoint = Checkpoint(catalog, memtable, options)
+        shape = Shape(options.compression, options.large_value_bytes)
+        merging = Worker(files, processes=options.processes, niceness=_NICENESS)
+        compactor = Compactor(catalog, shape, options.segment_bytes, merging)
+        building = Worker(files, processes=options.processes)
+        checkpoint = Checkpoint(catalog, memtable, shape, building, compactor)
         # A store that is dropped may be gone before its log, which may be checkpointing: the lock
         # has to last as long as that, or the next opener would take its new table for an orphan.
         checkpoint.lock = lock  # released when the log has closed
-        catalog.attach(memtable.publish, lambda path: None)
+        catalog.attach(memtable.publish, compactor.bury)
         log = _open_log(directory, options, checkpoint, read_only=False)
+        compactor.start()
+        compactor.look()
     except BaseException:
         lock.release()
         raise
     engine = Engine(name, options, memtable, cache, log, read_only=False)
-    return Store(WriterParts(name, engine, catalog, pulse, checkpoint))
+    return Store(WriterParts(name, engine, catalog, pulse, checkpoint, compactor))
 
 
 def _open_log(
@@ -211,7 +222,7 @@ def _view(
     catalog = Catalog(directory, manifest, cache, known)
     catalog.open_tables()  # the writer may remove them
     memtable = Memtable(catalog.runs, manifest.last_entry_id, cache, pulse)
-    checkpoint = Checkpoint(catalog, memtable, options)
+    checkpoint = Checkpoint(catalog, memtable, Shape(large_value_bytes=options.large_value_bytes))
     directory.check_log_exists(manifest)
     try:
         log = _open_log(directory, options, checkpoint, read_only=True)

@@ -10,6 +10,7 @@ from kvstore.catalog import Catalog
 from kvstore.change_feed import Change, ChangeFeed, Pulse
 from kvstore.checkpointing import Checkpoint
 from kvstore.commit import read_only
+from kvstore.compaction import Compactor
 from kvstore.engine import Engine
 from kvstore.memtable import Memtable
 from kvstore.names import Names
@@ -82,10 +83,20 @@ class WriterParts(Parts):
     """The parts of a store that is written."""
 
     def __init__(
-        self, path: str, engine: Engine, catalog: Catalog, pulse: Pulse, checkpoint: Checkpoint
+        self,
+        path: str,
+        engine: Engine,
+        catalog: Catalog,
+        pulse: Pulse,
+        checkpoint: Checkpoint,
+        compactor: Compactor,
     ) -> None:
         super().__init__(path, engine, catalog, pulse)
         self.replayed = checkpoint.replayed
+        self._compactor = compactor
+
+    def compact(self) -> None:
+        self._compactor.compact().wait()
 
     def shut_down(self, tail_is_long: Callable[[], bool]) -> None:
         log = self.engine.log
