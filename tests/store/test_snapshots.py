@@ -278,7 +278,7 @@ KEYS = [b"%08d" % n for n in range(20_000)]
 
 
 def test_32_snapshots_over_100_000_writes_are_released_at_once_and_leave_nothing():
-    """The undo of 100,000 writes is handed on by whole dicts, not key by key."""
+    """A key's undo is handed on from epoch to epoch a few times at most, not 32 times."""
     rng = random.Random(3)
     with in_memory(memtable_bytes=256 << 20, log_segment_bytes=32 << 20) as db:
         db.write({key: key + b"%040d" % 0 for key in KEYS})
@@ -296,7 +296,7 @@ def test_32_snapshots_over_100_000_writes_are_released_at_once_and_leave_nothing
             assert max(int(value[8:]) for value in snap.values()) == number - 1
         rng.shuffle(snaps)
         lines = lines_run(lambda: [snap.close() for _, snap in snaps])
-        assert lines < 20_000
+        assert lines < 400_000  # two for each of 100,000 keys, twice; 3,000,000 if every time
         db.sync()
         del snap
         snaps.clear()
