@@ -229,7 +229,10 @@ class TableReader:
         end, begin = _ENDS.unpack_from(block, -_LAST_ENDS - 4 * record)
         if not block.startswith(wanted, begin):
             return MISSING
-        return self._value(block[begin + len(wanted) : end], number, table)
+        begin += len(wanted)
+        if block[begin] == fmt.BIN8:
+            return block[begin + 2 : end]
+        return self._value(block[begin:end], number, table)
 
     def _search(self, key: bytes, table: Table) -> Found:
         """The key's value, by bisecting the index and then a block."""
@@ -255,8 +258,6 @@ class TableReader:
         return not searches
 
     def _value(self, encoded: bytes, number: int, table: Table) -> Found:
-        if encoded[0] == fmt.BIN8:
-            return encoded[2:]
         at = self.index[1][number]
         return fmt.decode_value(encoded, partial(_blob, table), at)  # type: ignore[return-value]
 
