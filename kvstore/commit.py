@@ -76,7 +76,7 @@ class Commits:
         *,
         wait: bool,
     ) -> Ticket | None:
-        """As :meth:`commit`, but does not wait for the durability, and leaves sealing to the caller.
+        """As :meth:`commit`, but does not wait for the durability, and leaves sealing to others.
 
         Without ``wait`` it does not wait for room in the log either: None, and nothing has
         happened. None of the values may be large (:meth:`is_large`).
@@ -90,9 +90,7 @@ class Commits:
     def seal_is_due(self) -> bool:
         """Whether :meth:`seal` has something to do."""
         memtable = self._memtable
-        return (
-            memtable.count >= self._segment_items and self._sealed_segment != memtable.segment_id
-        )
+        return memtable.count >= self._segment_items and self._sealed_segment != memtable.segment_id
 
     def is_large(self, mutations: Mutations) -> bool:
         """Whether some value has to be streamed."""

@@ -294,20 +294,29 @@ def transact(
     begin: Callable[[], Transaction], function: Callable[[Transaction], T], attempts: int
 ) -> T:
     """Run a function in a transaction, again after a conflict, with growing random pauses."""
-    if not isinstance(attempts, int) or isinstance(attempts, bool):
-        raise TypeError(f"attempts must be an int, not {type(attempts).__name__}")
-    if attempts < 1:
-        raise ValueError(f"attempts must be at least 1, not {attempts}")
-    for attempt in range(attempts):
+    for attempt in range(check_attempts(attempts)):
         try:
             with begin() as tx:
                 result = function(tx)
         except ConflictError:
             if attempt == attempts - 1:
                 raise
-            # The pause is random so that those who met do not meet again.
-            pause = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
-            time.sleep(pause * random.random())  # noqa: S311
+            time.sleep(pause_after(attempt))
         else:
             return result
     raise AssertionError("unreachable")
+
+
+def check_attempts(attempts: int) -> int:
+    """How often to try; an error if that is no number of attempts."""
+    if not isinstance(attempts, int) or isinstance(attempts, bool):
+        raise TypeError(f"attempts must be an int, not {type(attempts).__name__}")
+    if attempts < 1:
+        raise ValueError(f"attempts must be at least 1, not {attempts}")
+    return attempts
+
+
+def pause_after(attempt: int) -> float:
+    """Seconds to wait after an attempt, the first being 0; random: who met shall not meet again."""
+    longest: float = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
+    return longest * random.random()
