@@ -192,6 +192,7 @@ class Cursor(Generic[V]):
     def _check(self) -> None:
         if self._closed:
             raise StoreClosedError("the cursor was closed")
+        self._source.check()
 
     def __enter__(self) -> Cursor[V]:
         self._check()

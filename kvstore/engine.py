@@ -15,7 +15,7 @@ from kvstore.pinned import PageWalk, Pinned
 from kvstore.ranges import Range
 from kvstore.state import State, find_in_runs
 from kvstore.tables.cache import Cache
-from kvstore.values import MISSING, Found, Missing, Value, int_to_position
+from kvstore.values import MISSING, Found, Value, int_to_position
 from wal import PositionNotFoundError, WalError, WriteAheadLog
 
 _ATTEMPTS: Final = 100
@@ -81,7 +81,7 @@ class Engine:
         if value is not MISSING and memtable.state.runs is state.runs:
             return value
         value = find_in_runs(state.runs, key)
-        if not isinstance(value, Missing):
+        if value is None or type(value) is bytes:  # a blob in the cache would keep its table alive
             cache.add_row(key, value, lambda: memtable.state.runs is state.runs)
         return value
 

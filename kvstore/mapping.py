@@ -29,7 +29,7 @@ class StoreMapping(MutableMapping[bytes, V]):
     ({b'size': 3, b'tags': ['a']}, 3, 1)
     """
 
-    def __init__(self, store: Writes[Any], codec: Codec[V] | None) -> None:
+    def __init__(self, store: Writes[Any, Any], codec: Codec[V] | None) -> None:
         """Use ``mapping()``."""
         self._store = store
         chosen = check_codec(codec)

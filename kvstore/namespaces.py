@@ -39,8 +39,12 @@ class WriteRoot(ReadRoot, Protocol):
 class HasNamespaces:
     """The listing of child namespaces; for whatever has a root and a place."""
 
-    _root: ReadRoot
     _path: Place = ()
+
+    @property
+    def _root(self) -> ReadRoot:
+        """What it is read through. Not kept where it is the object itself: no circles."""
+        raise NotImplementedError
 
     def namespaces(self) -> list[bytes]:
         """The names of the namespaces right below, in order: those that were ever written to."""
@@ -53,9 +57,13 @@ class ReadableNamespace(Reads[V], HasNamespaces):
 
     def __init__(self, root: ReadRoot, path: Place) -> None:
         """Use ``namespace()``."""
-        self._root = root
+        self._through = root
         self._path = path
         self._decode = path[-1].codec.decoder
+
+    @property
+    def _root(self) -> ReadRoot:
+        return self._through
 
     @property
     def name(self) -> bytes:
@@ -83,7 +91,7 @@ class ReadableNamespace(Reads[V], HasNamespaces):
         return f"<kvstore.{type(self).__name__} {names} of {self._root!r}>"
 
 
-class Namespace(ReadableNamespace[V], Writes[V]):
+class Namespace(ReadableNamespace[V], Writes[V, V]):
     """A part of a store, or of a transaction, with keys of its own.
 
     It has every read and write of the store; no key of it is seen outside, and none of outside in
@@ -98,7 +106,7 @@ class Namespace(ReadableNamespace[V], Writes[V]):
     ({'age': 40}, 1, [], [b'users'])
     """
 
-    _root: WriteRoot
+    _through: WriteRoot
 
     def __init__(self, root: WriteRoot, path: Place) -> None:
         """Use ``namespace()``."""
@@ -106,17 +114,17 @@ class Namespace(ReadableNamespace[V], Writes[V]):
         self._encode = path[-1].codec.encoder
 
     def _writer(self) -> tuple[Sink, Keyspace, Mutations]:
-        sink = self._root._sink()
+        sink = self._through._sink()
         space, extra = self._root._names.for_writing(self._path)
         return sink, space, extra
 
     def _place(self) -> tuple[Sink, Names, Place]:
-        return self._root._sink(), self._root._names, self._path
+        return self._through._sink(), self._root._names, self._path
 
     def namespace(self, name: Buffer, codec: Codec[W] | None = None) -> Namespace[W]:
         """A namespace inside this one."""
         path = self._root._names.child(self._path, name, check_codec(codec))
-        return Namespace(self._root, path)
+        return Namespace(self._through, path)
 
     def clear(self) -> None:
         """Delete every key that is here now, some at a time; those of namespaces inside it stay.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from operator import itemgetter
 from typing import Any, Final, Generic, TypeVar, overload
 
@@ -95,7 +95,7 @@ class Reads(Generic[V]):
         limit: int | None = None,
         include_start: bool = True,
         include_stop: bool = False,
-    ) -> Iterator[tuple[bytes, V]]:
+    ) -> Generator[tuple[bytes, V], None, None]:
         """The items in a range, in the order of their keys, as they are at this moment.
 
         Without arguments what ``items()`` is of a dict: ``dict(db.scan())`` is all of a store.
@@ -128,7 +128,7 @@ class Reads(Generic[V]):
         wanted = as_range(start, stop, prefix, include_start, include_stop)
         begun = self._begin(wanted, as_limit(limit), reverse)
         if begun is None:
-            return iter(())
+            return _nothing()
         source, space, walk = begun
         return _items(source, space, walk, as_limit(limit), reverse, self._decode)
 
@@ -142,12 +142,12 @@ class Reads(Generic[V]):
         limit: int | None = None,
         include_start: bool = True,
         include_stop: bool = False,
-    ) -> Iterator[bytes]:
+    ) -> Generator[bytes, None, None]:
         """The keys in a range; the arguments of :meth:`scan`. Large values are not read."""
         wanted = as_range(start, stop, prefix, include_start, include_stop)
         begun = self._begin(wanted, as_limit(limit), reverse)
         if begun is None:
-            return iter(())
+            return _nothing()
         _, space, walk = begun
         return _keys(space, walk, as_limit(limit), reverse)
 
@@ -161,7 +161,7 @@ class Reads(Generic[V]):
         limit: int | None = None,
         include_start: bool = True,
         include_stop: bool = False,
-    ) -> Iterator[V]:
+    ) -> Generator[V, None, None]:
         """The values in a range, in the order of their keys; the arguments of :meth:`scan`."""
         items = self.scan(
             start,
@@ -172,7 +172,7 @@ class Reads(Generic[V]):
             include_start=include_start,
             include_stop=include_stop,
         )
-        return map(_value_of, items)
+        return _values(items)
 
     def count(
         self,
@@ -196,6 +196,7 @@ class Reads(Generic[V]):
         try:
             for keys, _ in _limited(walk, most, reverse):
                 total += len(keys)
+                walk.reached(keys[0] if reverse else keys[-1])
         finally:
             walk.close()
         return total
@@ -239,6 +240,18 @@ class Reads(Generic[V]):
 _ABSENT: Final = object()
 
 
+def _nothing() -> Generator[Any, None, None]:
+    """What an empty range yields; to be closed as any other."""
+    yield from ()
+
+
+def _values(items: Generator[tuple[bytes, V], None, None]) -> Generator[V, None, None]:
+    try:
+        yield from map(_value_of, items)
+    finally:
+        items.close()
+
+
 def _limited(walk: Walk, most: int | None, reverse: bool) -> Iterator[Page]:
     """The pages of a walk, up to a number of keys."""
     if most is None:
@@ -253,7 +266,9 @@ def _limited(walk: Walk, most: int | None, reverse: bool) -> Iterator[Page]:
         yield keys, values
 
 
-def _keys(space: Keyspace, walk: Walk, most: int | None, reverse: bool) -> Iterator[bytes]:
+def _keys(
+    space: Keyspace, walk: Walk, most: int | None, reverse: bool
+) -> Generator[bytes, None, None]:
     try:
         for stored, _ in _limited(walk, most, reverse):
             keys = space.shown(stored)
@@ -274,7 +289,7 @@ def _items(
     most: int | None,
     reverse: bool,
     decode: Decode | None,
-) -> Iterator[tuple[bytes, Any]]:
+) -> Generator[tuple[bytes, Any], None, None]:
     """The items of a walk. Pages of plain bytes go through without a bytecode for each."""
     try:
         for stored, values in _limited(walk, most, reverse):

@@ -40,7 +40,6 @@ class Snapshot(Reads[bytes], HasNamespaces):
         """Use :meth:`kvstore.Store.snapshot`."""
         self._pinned = pinned
         self._names = names
-        self._root = self
 
     @property
     def entry_id(self) -> int:
@@ -56,10 +55,16 @@ class Snapshot(Reads[bytes], HasNamespaces):
         """A namespace, as it was when the snapshot was taken."""
         return ReadableNamespace(self, self._names.child((), name, check_codec(codec)))
 
+    @property
+    def _root(self) -> Snapshot:
+        return self
+
     def _reader(self) -> tuple[Source, Keyspace]:
+        self._pinned.check()
         return self._pinned, ROOT
 
     def _source(self) -> Source:
+        self._pinned.check()
         return self._pinned
 
     def close(self) -> None:

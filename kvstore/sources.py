@@ -51,5 +51,8 @@ class Source(Protocol):
 class PinnedSource(Source, Protocol):
     """A source that does not change, until it is let go of."""
 
+    def check(self) -> None:
+        """Raise StoreClosedError if it was let go of, or the store was closed."""
+
     def release(self) -> None:
         """Let go of it. Idempotent."""

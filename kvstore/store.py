@@ -6,11 +6,11 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Final, TypeVar, overload
 
+from kvstore.batch import Mutations
 from kvstore.codecs import Codec, check_codec
 from kvstore.commit import Commits, read_only
-from kvstore.errors import StoreClosedError, StoreError
 from kvstore.keyspaces import ESCAPE, ROOT, Keyspace
 from kvstore.mutations import (
     MAX_KEY,
@@ -29,8 +29,8 @@ from kvstore.snapshot import Snapshot
 from kvstore.sources import Source
 from kvstore.statistics import StoreStats
 from kvstore.transactions import Transaction, transact
-from kvstore.values import MISSING
-from kvstore.writing import Mutations, Sink, Writes
+from kvstore.values import MISSING, Found
+from kvstore.writing import Sink, Writes
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -48,7 +48,7 @@ SMALL_TAIL: Final = 256 << 10
 _ENTRY_OVERHEAD: Final = 24
 
 
-class Store(Writes[bytes], HasNamespaces):
+class Store(Writes[bytes, Buffer], HasNamespaces):
     """An ordered map from bytes to bytes in a directory. Made by :func:`kvstore.open`.
 
     Keys have up to 65,535 bytes and are ordered as bytes; values are smaller than 4 GiB. Any buffer
@@ -80,7 +80,6 @@ class Store(Writes[bytes], HasNamespaces):
         self._parts = parts
         self._engine = parts.engine
         self._names = Names(parts.engine)
-        self._root = self
         self._commits: Commits | None = None
         self._append: Callable[..., int] = _refuse_to_write
         if not parts.engine.read_only:
@@ -110,17 +109,18 @@ class Store(Writes[bytes], HasNamespaces):
         if engine.ended is not None:
             raise engine.refusal()
         state = engine.memtable.state
+        value: Found
         for values in state.maps:
             value = values.get(key, MISSING)
             if value is not MISSING:
                 break
         else:
-            value = engine.find_in_tables(state, key)  # type: ignore[assignment]
+            value = engine.find_in_tables(state, key)
         if type(value) is bytes:
             return value
         if value is None or value is MISSING:
             return default
-        loaded = engine.load(key, value)
+        loaded = engine.load(key, value)  # type: ignore[arg-type]
         return default if loaded is None else loaded
 
     def put(self, key: Buffer, value: Buffer, *, durability: Durability | None = None) -> None:
@@ -207,6 +207,10 @@ class Store(Writes[bytes], HasNamespaces):
         return self._parts.changes(self._names, after, follow)
 
     # -- what the reads and writes rest on ---------------------------------------------------------
+
+    @property
+    def _root(self) -> Store:
+        return self
 
     def _reader(self) -> tuple[Source, Keyspace]:
         self._engine.check()

@@ -137,11 +137,14 @@ class _TransactionSource:
     def pinned(self) -> _TransactionSource:
         return _TransactionSource(self._pinned, dict(self._own), self._seen)
 
+    def check(self) -> None:
+        self._pinned.check()
+
     def release(self) -> None:
         """Nothing to let go of: the transaction does."""
 
 
-class Transaction(Writes[bytes], HasNamespaces):
+class Transaction(Writes[bytes, Buffer], HasNamespaces):
     """Reads and writes that happen as if nothing else happened meanwhile, or not at all.
 
     It begins with its ``with`` block and commits at the end of it; an exception drops it. It reads
@@ -171,7 +174,6 @@ class Transaction(Writes[bytes], HasNamespaces):
         self._commits = commits
         self._names = names
         self._durability = durability
-        self._root = self
         self._state: _TransactionSource | None = None  # None before and after the block
         self._over = False
         self.entry_id: int | None = None
@@ -179,9 +181,14 @@ class Transaction(Writes[bytes], HasNamespaces):
 
     # -- what reads and writes rest on -------------------------------------------------------------
 
+    @property
+    def _root(self) -> Transaction:
+        return self
+
     def _source(self) -> _TransactionSource:
         if self._state is None:
             raise self._refusal()
+        self._engine.check()
         return self._state
 
     def _reader(self) -> tuple[Source, Keyspace]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from kvstore.batch import Batch, Mutations
 from kvstore.keyspaces import Keyspace
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from wal import Durability
 
 V = TypeVar("V")
+A = TypeVar("A")
+"""What is taken for a value: for bytes any buffer."""
 T = TypeVar("T")
 K = TypeVar("K", bound=Buffer)
 
@@ -43,7 +45,7 @@ class Sink(Protocol):
         """
 
 
-class Writes(Reads[V]):
+class Writes(Reads[V], Generic[V, A]):
     """Reads and writes of keys in one space."""
 
     _encode: Encode | None = None
@@ -61,7 +63,7 @@ class Writes(Reads[V]):
 
     # -- one key -----------------------------------------------------------------------------------
 
-    def put(self, key: Buffer, value: V, *, durability: Durability | None = None) -> None:
+    def put(self, key: Buffer, value: A, *, durability: Durability | None = None) -> None:
         """Set a key.
 
         Raises KeyTooLongError and ValueTooLongError, StoreFailedError (``latched``: in doubt, and
@@ -71,7 +73,7 @@ class Writes(Reads[V]):
         sink, space, extra = self._writer()
         sink.commit({**extra, space.stored(key): data}, durability)
 
-    def __setitem__(self, key: Buffer, value: V) -> None:
+    def __setitem__(self, key: Buffer, value: A) -> None:
         self.put(key, value)
 
     def delete(self, key: Buffer, *, durability: Durability | None = None) -> None:
@@ -88,7 +90,7 @@ class Writes(Reads[V]):
 
     # -- what rests on what is there ---------------------------------------------------------------
 
-    def add(self, key: Buffer, value: V, *, durability: Durability | None = None) -> bool:
+    def add(self, key: Buffer, value: A, *, durability: Durability | None = None) -> bool:
         """Set a key only if it is absent; whether it was. Of several threads one succeeds.
 
         >>> import kvstore, wal
@@ -102,8 +104,8 @@ class Writes(Reads[V]):
     def replace(
         self,
         key: Buffer,
-        expected: V | None,
-        new: V | None,
+        expected: A | None,
+        new: A | None,
         *,
         durability: Durability | None = None,
     ) -> bool:
@@ -157,12 +159,12 @@ class Writes(Reads[V]):
 
     # -- several keys ------------------------------------------------------------------------------
 
-    def batch(self, *, durability: Durability | None = None) -> Batch[V]:
+    def batch(self, *, durability: Durability | None = None) -> Batch[A]:
         """Several mutations at once, all or nothing; see :class:`kvstore.Batch`."""
         sink, names, place = self._place()
         return Batch(sink.commit, names, place, self._encode, durability)
 
-    def write(self, items: Mapping[K, V | None], *, durability: Durability | None = None) -> None:
+    def write(self, items: Mapping[K, A | None], *, durability: Durability | None = None) -> None:
         """Put every item of a mapping, and delete the keys whose value is None: all or nothing.
 
         In a namespace with a codec, where None may be a value, None is a TypeError.
