@@ -32,7 +32,8 @@ Whatever was acknowledged is there after a crash, and everything in it is whole:
 [b'dark red', b'17']
 
 Every mutation goes to a write-ahead log (:mod:`wal`) first. Recent ones are kept in memory; in the
-background the log is turned into immutable sorted tables. Errors derive from :class:`StoreError`; the tree is drawn in :mod:`kvstore.errors`.
+background the log is turned into immutable sorted tables, which are read where they are needed.
+Errors derive from :class:`StoreError`; the tree is drawn in :mod:`kvstore.errors`.
 """
 
 from kvstore.batch import Batch

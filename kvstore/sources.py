@@ -1,5 +1,6 @@
-"""What all reading rests on: the few operations on stored keys that a store, a snapshot, a
-transaction each have in a way of their own.
+"""What all reading rests on: a few operations on stored keys.
+
+A store, a snapshot, a transaction each have them in a way of their own.
 """
 
 from __future__ import annotations

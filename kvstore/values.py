@@ -3,7 +3,7 @@
 ========================  ==========================================================================
 ``bytes``                 the value itself
 ``None``                  a tombstone: the key is deleted, and hidden in everything older
-``int``                   a large value that is still in the log: its position (16 bytes, big-endian)
+``int``                   a large value that is still in the log: its position, 16 bytes big-endian
 :class:`Blob`             a large value in a table, outside the table's blocks
 :data:`MISSING`           no opinion: whoever was asked does not have the key, ask who is older
 ========================  ==========================================================================
