@@ -133,7 +133,11 @@ class Compactor:
 
     def _run(self) -> None:
         while not self._stopping:
-            self._do(self._next())
+            try:
+                self._do(self._next())
+            except BaseException:
+                # SystemExit too: others would wait for ever for a thread that is gone.
+                logger.exception("compaction: a task failed")
 
     def _next(self) -> Callable[[], object] | str:
         """The next thing to do: after a pause that is over, to try again."""
@@ -164,16 +168,20 @@ class Compactor:
                 return
 
     def _compact_all(self, wish: Compaction) -> None:
+        error = self._merge_all()
+        # Behind the removals of the tables that nobody has any more.
+        self._queue.put(lambda: wish.finish(error))
+
+    def _merge_all(self) -> BaseException | None:
         with self._changed:
             self._changed.wait_for(lambda: self._stopping or not self._busy)
-            runs = self._claim_locked(self._catalog.runs)
-        if len(runs) == 1 and not runs[0].tombstones:
-            self._let_go(runs)
-            wish.finish(None)
-        elif self._stopping:
-            wish.finish(StoppedError())
-        else:
-            wish.finish(self._merge(runs, self._worker) if runs else None)
+            if self._stopping:
+                return StoppedError()
+            runs = self._catalog.runs
+            if not runs or (len(runs) == 1 and not runs[0].tombstones):
+                return None
+            self._claim_locked(runs)
+        return self._merge(runs, self._worker)
 
     # -- a checkpoint's thread ---------------------------------------------------------------------
 
@@ -224,8 +232,6 @@ class Compactor:
         yield runs[start:], True
 
     def _claim_locked(self, runs: Runs) -> Runs:
-        if self._stopping:
-            return ()
         self._busy += runs
         self._changed.notify_all()
         return runs
@@ -243,7 +249,7 @@ class Compactor:
             self._replace(runs, worker)
         except StoppedError as error:
             return error
-        except Exception as error:  # noqa: BLE001 - it is kept, and told to whoever asks
+        except BaseException as error:  # noqa: BLE001 - it is kept, and told to whoever asks
             self._put_off(error)
             return error
         else:
@@ -273,7 +279,7 @@ class Compactor:
         catalog.replace(runs, parts)
         logger.debug("%d runs merged into %d tables", len(runs), len(parts))
 
-    def _put_off(self, error: Exception) -> None:
+    def _put_off(self, error: BaseException) -> None:
         pause = min(FIRST_PAUSE * 2**self._attempts, LONGEST_PAUSE)
         self._attempts += 1
         self._rest_until = time.monotonic() + pause
