@@ -112,6 +112,8 @@ class AppendBuffer:
         self.unwritten = [writer]  # those with something to write; the last is the active one
         self.gathered = 0  # bytes framed and not yet taken
         self.entries = 0  # entries framed and not yet taken
+        self.chunks_framed = 0  # since the opening
+        self.chunk_bytes_framed = 0  # of data in them, about
         self.entry_open = False
         self.refusal: Exception | None = None  # why new entries are refused
         self.failure: BaseException | None = None  # the latch
@@ -215,8 +217,11 @@ class AppendBuffer:
         items = self.items
         if items:
             first_id = self.next_id - len(items)
-            self.gathered += self.writer.add_group(first_id, self.durable_id, items, self.chunks)
+            size = self.writer.add_group(first_id, self.durable_id, items, self.chunks)
+            self.gathered += size
             self.entries += len(items)
+            self.chunks_framed += self.chunks
+            self.chunk_bytes_framed += fmt.data_in_group(size, len(items), self.chunks)
             self.last_id = self.next_id - 1
             self.items = []
             self.chunks = 0

@@ -64,6 +64,8 @@ class Checkpointer:
         self._failures = 0  # in all
         self.error: BaseException | None = None  # of the last attempt
         self.checkpoints = 0
+        self.waits = 0
+        self.wait_seconds = 0.0
         self._buffer: AppendBuffer | None = None
         self._log: Callable[[], WriteAheadLog | None] = lambda: None
         self._thread = threading.Thread(target=self._run, name="wal-checkpointer", daemon=True)
@@ -100,8 +102,13 @@ class Checkpointer:
     def _wait_for_room(self) -> None:
         message = "%d segments await their checkpoint (max_sealed_segments is %d): writers wait"
         tell(logger.warning, message, len(self._queue), self._max_sealed)
+        started = time.monotonic()
         with self._mutex:
-            self._changed.wait_for(lambda: not self.full() or self.error or self._stopping)
+            self.waits += 1
+            try:
+                self._changed.wait_for(lambda: not self.full() or self.error or self._stopping)
+            finally:
+                self.wait_seconds += time.monotonic() - started
 
     def wait_for(self, segment_id: int, deadline: float | None = None) -> None:
         """Wait until a segment is checkpointed; CheckpointError after an attempt that failed."""

@@ -246,6 +246,9 @@ class EntryWriter:
             self._check_latch()
             buffer.gathered += writer.add(end)
             buffer.entries += 1
+            buffer.chunks_framed += self._count
+            size = writer.end - self._start
+            buffer.chunk_bytes_framed += fmt.data_in_entry(size, self._count)
             writer.segment.committed_end = writer.end
             writer.segment.last_id = buffer.last_id = self.id
             buffer.arm_locked()  # it may have been open for longer than the flusher looks

@@ -211,6 +211,7 @@ class ReadOnlyLog(WriteAheadLog):
             segments_active=0,
             segments_sealed=count[State.SEALED],
             segments_kept=count[State.KEPT],
+            bytes_live=self._registry.live_bytes(),
             last_entry_id=last,
             durable_entry_id=last,
             checkpointed_entry_id=checkpointed,

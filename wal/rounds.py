@@ -100,10 +100,12 @@ class Rounds:
                 buffer.unwritten = [active]
             buffer.gathered = 0
             entries, buffer.entries = buffer.entries, 0
+            chunks, chunk_bytes = buffer.chunks_framed, buffer.chunk_bytes_framed
             sync = force or buffer.sync_wanted_id > buffer.durable_id
         for taken in work:
             self._write(taken)
         self.counters.group(entries)
+        self.counters.chunks, self.counters.chunk_bytes = chunks, chunk_bytes
         self._written_id = upto
         if sync and (self._dirty or buffer.durable_id < upto):
             if self.in_flight and self.in_flight[0].rank != FSYNC:

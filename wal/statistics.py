@@ -19,6 +19,10 @@ class LogStats:
 
     commits: int
     """Entries written to the operating system."""
+    chunks: int
+    """Chunks in them."""
+    chunk_bytes: int
+    """Bytes of data in the chunks, but for one or two in each of them."""
     bytes_written: int
     """Bytes of frames written, not counting segment headers and the marker."""
     rounds: int
@@ -45,6 +49,12 @@ class LogStats:
     """Files ready to become segments."""
     segments_kept: int
     """Checkpointed segments that are kept for reading."""
+    bytes_live: int
+    """Bytes in the segments that are not checkpointed."""
+    waits: int
+    """How often a writer had to wait for checkpoints: see ``max_sealed_segments``."""
+    wait_seconds: float
+    """Time that writers spent in these waits, all together."""
     last_entry_id: int
     durable_entry_id: int
     checkpointed_entry_id: int
@@ -57,6 +67,8 @@ class CommitCounters:
 
     __slots__ = (
         "bytes",
+        "chunk_bytes",
+        "chunks",
         "commits",
         "groups",
         "latencies",
@@ -68,6 +80,8 @@ class CommitCounters:
 
     def __init__(self) -> None:
         self.commits = 0
+        self.chunks = 0
+        self.chunk_bytes = 0
         self.bytes = 0
         self.rounds = 0
         self.syncs = 0
@@ -101,11 +115,16 @@ def make_stats(
     segments_pinned: int = 0,
     segments_spare: int = 0,
     segments_kept: int = 0,
+    bytes_live: int = 0,
+    waits: int = 0,
+    wait_seconds: float = 0.0,
     checkpoints: int = 0,
 ) -> LogStats:
     """The counters and a log's present state as one value."""
     return LogStats(
         commits=counters.commits,
+        chunks=counters.chunks,
+        chunk_bytes=counters.chunk_bytes,
         bytes_written=counters.bytes,
         rounds=counters.rounds,
         syncs=counters.syncs,
@@ -119,6 +138,9 @@ def make_stats(
         segments_pinned=segments_pinned,
         segments_spare=segments_spare,
         segments_kept=segments_kept,
+        bytes_live=bytes_live,
+        waits=waits,
+        wait_seconds=wait_seconds,
         last_entry_id=last_entry_id,
         durable_entry_id=durable_entry_id,
         checkpointed_entry_id=checkpointed_entry_id,

@@ -408,6 +408,9 @@ class TestBackPressure:
         assert worker.running()
         manager.proceed.set()
         worker.join()
+        stats = log.stats()
+        assert stats.waits >= 1
+        assert stats.wait_seconds > 0
         log.shutdown()
         assert len(manager.checkpointed + place.recovered()) == 20
 

@@ -1103,6 +1103,36 @@ class TestStats:
         assert (stats.last_entry_id, stats.durable_entry_id) == (5, 5)
         assert (stats.checkpointed_entry_id, stats.checkpoint_lag) == (4, 1)
         assert (stats.segments_active, stats.segments_sealed) == (1, 0)
+        assert (stats.waits, stats.wait_seconds) == (0, 0)
+
+    def test_data(self, place):
+        """Whatever the entries and the chunks are like; and rolled-back ones do not count."""
+        log = place.open()
+        log.append([])
+        log.append([b"x" * 100])
+        log.append([b"x" * 100, b"", b"x" * 300])
+        log.append([b"x" * 300_000, b"y"])
+        with log.begin_entry() as entry:
+            entry.write_chunk(b"x" * 1000)
+            with entry.begin_chunk(3000) as chunk:
+                chunk.write(bytes(3000))
+        log.begin_entry().rollback()
+        entry = log.begin_entry()
+        entry.write_chunk(b"lost")
+        entry.rollback()
+        stats = log.stats()
+        assert stats.commits == 5
+        assert stats.chunks == 8
+        assert stats.chunk_bytes == pytest.approx(304_501, abs=stats.chunks + stats.commits)
+
+    def test_bytes_that_await_their_checkpoint(self, place):
+        log = place.open()
+        log.append([bytes(10_000)])
+        assert 10_000 < log.stats().bytes_live < 11_000
+        with place.open(read_only=True) as reader:
+            assert reader.stats().bytes_live <= log.stats().bytes_live
+        log.checkpoint_active(wait=True)
+        assert log.stats().bytes_live < 1_000
 
 
 class TestShutdown:

@@ -189,6 +189,17 @@ def encode_group(
     return head + CRC.pack(crc32c(head, start)), payload, CRC.pack(crc32c(payload, start))
 
 
+def data_in_group(size: int, entries: int, chunks: int) -> int:
+    """About how many bytes of data there are in a group frame of ``size`` bytes."""
+    arrays = 1 + (entries if chunks > entries else 0)
+    return size - GROUP_BYTES - CRC.size - arrays - 2 * chunks
+
+
+def data_in_entry(size: int, chunks: int) -> int:
+    """How many bytes of data there are in an entry's frames of ``size`` bytes."""
+    return size - ENTRY_BYTES - END_BYTES - chunks * CHUNK_OVERHEAD
+
+
 class GroupHeader(NamedTuple):
     """What a group's header says."""
 

@@ -287,6 +287,12 @@ class SegmentRegistry:
             states = [segment.state for segment in self._held.values()]
         return {state: states.count(state) for state in State}
 
+    def live_bytes(self) -> int:
+        """What is committed to the segments that are not checkpointed, in bytes."""
+        with self._lock:
+            live = [s for s in self._held.values() if s.state in (State.ACTIVE, State.SEALED)]
+            return sum(segment.committed_end for segment in live)
+
     def __iter__(self) -> Iterator[Segment]:
         with self._lock:
             return iter(list(self._held.values()))
