@@ -37,7 +37,6 @@ def db(system):
     db = open_on(system)
     yield db
     system.on_call = None
-    system.heal()
     try:
         db.close()
     except kvstore.StoreFailedError:
@@ -50,7 +49,7 @@ def open_on(system, flag="c"):
 
 def accepted(db):
     """The last entry that has its place in the log, visible or not."""
-    return db._log.last_entry_id
+    return db._engine.log.last_entry_id
 
 
 class Hold:
@@ -124,7 +123,9 @@ class Flight:
 @pytest.fixture
 def flight(db, system):
     db.write({b"k": b"old", b"there": b"1"})
-    return Flight(db, system)
+    flight = Flight(db, system)
+    yield flight
+    flight.open()
 
 
 class TestVisibility:
@@ -225,7 +226,7 @@ class TestConditionalWritesOnAWriteInFlight:
         assert contents(db) == {b"k": b"old", b"there": b"1"}
         with pytest.raises(kvstore.StoreFailedError):
             db.close()
-        system.heal()
+        system.on_call = None
         with open_on(system, "w") as db:  # in doubt: a prefix of what was written
             assert db.get(b"k") in (b"old", None, b"new", b"mine")
             assert db.add(b"after", b"")
@@ -470,7 +471,7 @@ class TestInterrupts:
     def test_in_a_waiter(self, db, flight, how):
         """Its write is in doubt, and goes on: here it lands. Nobody else is hindered."""
         flight.begin(lambda: db.put(b"k", b"new"))
-        in_flight = db._log._commits.in_flight
+        in_flight = db._engine.log._commits.in_flight
 
         def interrupt():
             until(lambda: len(in_flight) > 1 and in_flight[1].waited)
