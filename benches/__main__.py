@@ -20,6 +20,7 @@ from benches.log import (
     recovery,
     streaming_memory,
 )
+from benches.measuring import settle
 from benches.settings import FULL, QUICK, Settings, at_large, with_sizes
 from benches.store import (
     engines,
@@ -112,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(name: str, settings: Settings, directory: str) -> Iterator[Figure]:
     """Run a bench in a place of its own; the store's share one: several read the same stores."""
     if name in STORE:
+        settle()
         yield from STORE[name](settings, directory)
         return
     with tempfile.TemporaryDirectory(dir=directory) as place:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -82,6 +83,12 @@ def timed(work: Work) -> float:
     started = perf_counter()
     work()
     return perf_counter() - started
+
+
+def settle() -> None:
+    """Have the system write what it still holds back, lest it does while others are measured."""
+    if hasattr(os, "sync"):
+        os.sync()
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class Settings:
     cached_keys: int = MILLION  # in the store that is four times larger than its cache
     cached_gets: int = 100_000  # in each round
     random_puts: int = MILLION
-    timed_puts: int = 300_000  # in each round of measuring latencies
+    timed_puts: int = 250_000  # different ones, in each round of measuring latencies
     transactions: int = 20_000
     transaction_threads: int = 32
     transaction_seconds: float = 0.5

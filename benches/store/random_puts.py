@@ -23,6 +23,7 @@ from benches.store.items import BLOCK, ITEM_BYTES, items
 from benches.store.processes import Process, Session, processes
 
 PARTS = 10
+ASK_EVERY = 20  # batches
 OURS = "kvstore"
 Statistics = dict[str, float]
 
@@ -63,20 +64,23 @@ def run(settings: Settings, directory: str) -> Iterator[Figure]:
 
 
 def _put_part(process: Process, first: int, blocks: int, course: Course) -> None:
-    course.rates.append(blocks * BLOCK / process.call(_put, first, blocks))
-    course.statistics.append(process.call(_statistics))
+    seconds, statistics = process.call(_put, first, blocks)
+    course.rates.append(blocks * BLOCK / seconds)
+    course.statistics += statistics
 
 
-def _put(session: Session, first: int, blocks: int) -> float:
+def _put(session: Session, first: int, blocks: int) -> tuple[float, list[Statistics]]:
+    """The seconds it took, and what the engine told now and then."""
+    statistics = []
+
     def work() -> None:
         for block in range(first, first + blocks):
             session.opened.write(items(block))
+            if block % ASK_EVERY == 0:
+                statistics.append(session.opened.statistics())
 
-    return timed(work)
-
-
-def _statistics(session: Session) -> Statistics:
-    return session.opened.statistics()
+    seconds = timed(work)
+    return seconds, [*statistics, session.opened.statistics()]
 
 
 def _close(session: Session) -> float | None:
@@ -104,12 +108,12 @@ def _amplification(figure: str, course: Course, user_bytes: int) -> Figure:
     return Figure(f"{figure}/write amplification", value, "x", details)
 
 
+def _most_runs(figure: str, statistics: Sequence[Statistics]) -> Figure:
+    runs = [each["runs"] for each in statistics if "runs" in each]
+    return Figure(f"{figure}/most runs", max(runs, default=None), "runs")
+
+
 def _to_best_peer(figure: str, courses: dict[str, Course]) -> Figure:
     peers = [course.last for name, course in courses.items() if name != OURS]
     ratio = courses[OURS].last / max(peers) if peers else None
     return Figure(f"{figure}/to the best peer", ratio, "x")
-
-
-def _most_runs(figure: str, statistics: Sequence[Statistics]) -> Figure:
-    runs = [each["runs"] for each in statistics if "runs" in each]
-    return Figure(f"{figure}/most runs", max(runs, default=None), "runs")

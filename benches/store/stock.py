@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from benches.measuring import settle
 from benches.settings import MIB
 from benches.store.items import BLOCK, items
 from benches.store.processes import Session, processes
@@ -20,6 +21,7 @@ def path(directory: str, name: str, keys: int) -> str:
     if not os.path.exists(store):
         with processes([name]) as (process,):
             process.call(_load, store, keys)
+        settle()
     return store
 
 

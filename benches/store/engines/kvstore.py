@@ -36,5 +36,9 @@ class Kvstore(Engine):
         scan = self._db.scan
         return sum(count(scan(start, limit=most)) for start in starts)
 
+    def statistics(self) -> dict[str, float]:
+        told = self._db.stats()
+        return {"runs": told.runs, "write_amplification": told.write_amplification}
+
     def close(self) -> None:
         self._db.close()
