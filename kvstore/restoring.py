@@ -31,10 +31,10 @@ from dataclasses import replace
 from typing import Final
 
 from kvstore.directory import LOCK, LOG, Directory
-from kvstore.errors import CorruptStoreError
+from kvstore.errors import CorruptStoreError, translate
 from kvstore.tables.manifest import STORE_ID_BYTES, Manifest, write_manifest
-from wal import Configuration, WriteAheadLog
-from wal.files import FileSystem, MemoryFileSystem
+from wal import Configuration, WalError, WriteAheadLog
+from wal.files import MemoryFileSystem
 
 MARK: Final = "BACKUP"
 MARK_DRAFT: Final = "BACKUP.new"
@@ -76,16 +76,16 @@ def is_backup(directory: Directory, manifest: Manifest) -> bool:
     return read_mark(directory) == manifest.store_id
 
 
-def log_of(directory: Directory, manifest: Manifest) -> tuple[FileSystem, str]:
-    """Where to read the log that belongs to a manifest: a file system, and a path in it.
+def directory_of_log(directory: Directory, manifest: Manifest) -> Directory:
+    """The directory with the log that belongs to a manifest, to read it: usually the same.
 
-    For a backup it is an empty one, which ends where the tables do.
+    For a backup it is one in memory, with an empty log that ends where the tables do.
     """
     if not is_backup(directory, manifest):
-        return directory.files, directory.log
+        return directory
     files = MemoryFileSystem()
     WriteAheadLog.begin(Configuration(LOG, files), manifest.last_entry_id)
-    return files, LOG
+    return Directory(files, "")
 
 
 def restore(directory: Directory, manifest: Manifest) -> Manifest:
@@ -114,4 +114,7 @@ def _begin_log(directory: Directory, last_entry_id: int) -> None:
         if name != LOCK:
             files.remove(os.path.join(directory.log, name))
     files.sync_directory(directory.log)
-    WriteAheadLog.begin(Configuration(directory.log, files), last_entry_id)
+    try:
+        WriteAheadLog.begin(Configuration(directory.log, files), last_entry_id)
+    except WalError as error:
+        raise translate(error) from error

@@ -12,7 +12,7 @@ import pytest
 import kvstore
 from kvstore.backup import back_up
 from kvstore.directory import Directory
-from kvstore.restoring import is_backup, log_of, restore
+from kvstore.restoring import directory_of_log, is_backup, restore
 from kvstore.tables.manifest import read_manifest
 from tests.store.made import MadeStore, numbered, read_store
 from tests.store.support import read_file, write_file
@@ -329,11 +329,11 @@ class TestRestoring:
         back_up(*made.present(), target)
         directory = Directory(files, target)
         before = files.list(target)
-        log_files, path = log_of(directory, read_manifest(files, target))
-        with Configuration(path, log_files, read_only=True).open(LogVoid()) as log:
+        there = directory_of_log(directory, read_manifest(files, target))
+        with Configuration(there.log, there.files, read_only=True).open(LogVoid()) as log:
             assert log.last_entry_id == made.last_id
         assert files.list(target) == before
-        assert log_of(made.directory, made.catalog.manifest) == (files, made.directory.log)
+        assert directory_of_log(made.directory, made.catalog.manifest) is made.directory
 
     def test_a_crash_leaves_a_backup_or_a_store(self):
         stores = 0
