@@ -70,19 +70,19 @@ class Commits:
 
     def submit(
         self,
-        mutations: Mutations,
+        chunks: list[bytes],
         durability: Durability | None,
         decide: Decide | None = None,
         *,
         wait: bool,
     ) -> Ticket | None:
-        """As :meth:`commit`, but does not wait for the durability, and leaves sealing to others.
+        """Have mutations committed that are encoded already; none of their values is large.
 
-        Without ``wait`` it does not wait for room in the log either: None, and nothing has
-        happened. None of the values may be large (:meth:`is_large`).
+        Does not wait for their durability, and leaves sealing to the caller. Without ``wait`` it
+        does not wait for room in the log either: None, and nothing has happened.
         """
         try:
-            return self._log.submit(encode(mutations), None, durability, decide, wait=wait)
+            return self._log.submit(chunks, None, durability, decide, wait=wait)
         except WalError as error:
             raise self._engine.failure(error) from error
 

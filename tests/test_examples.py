@@ -40,6 +40,15 @@ def test_log_only(tmp_path: Path) -> None:
     assert "balances add up: True" in again
 
 
+def test_async_store(tmp_path: Path) -> None:
+    for _ in range(2):
+        told = run("async_store.py", cwd=tmp_path)
+        assert "1000 jobs were made durable by 1000 tasks" in told
+        assert "1000 jobs were done by 20 workers, none of them twice" in told
+        assert "the watcher has seen 1000 commits" in told
+        assert "1000 results are right" in told
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_crash_recovery(tmp_path: Path, seed: int) -> None:
     told = run(

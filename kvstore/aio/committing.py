@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from kvstore.aio.glance import in_tables
 from kvstore.aio.home import Home, Waker
 from kvstore.commit import StaleError
+from kvstore.mutations import encode
 from kvstore.values import MISSING, Found
 from wal import PositionNotFoundError, WalError
 
@@ -57,18 +58,25 @@ class AsyncCommits:
 
     # -- whole entries -----------------------------------------------------------------------------
 
-    async def commit(
+    def commit(
         self, mutations: Mutations, durability: Durability | None, decide: Decide | None = None
-    ) -> int:
+    ) -> Awaitable[int]:
         """Commit mutations of stored keys, at least one; see :meth:`Commits.commit`."""
         commits = self._commits
         if commits.is_large(mutations):
-            return await self._home.run(commits.commit, mutations, durability, decide)
+            return self._home.run(commits.commit, mutations, durability, decide)
+        return self.commit_chunks(encode(mutations), durability, decide)
+
+    async def commit_chunks(
+        self, chunks: list[bytes], durability: Durability | None, decide: Decide | None = None
+    ) -> int:
+        """Commit mutations that are encoded already; none of their values is large."""
+        commits = self._commits
         ticket = None
         if self._waiting is None:
-            ticket = commits.submit(mutations, durability, decide, wait=False)
+            ticket = commits.submit(chunks, durability, decide, wait=False)
         if ticket is None:
-            ticket = await self._wait_for_room(mutations, durability, decide)
+            ticket = await self._wait_for_room(chunks, durability, decide)
         if commits.seal_is_due:
             self._home.have_done(commits.seal)
         if not ticket.finished:
@@ -83,7 +91,7 @@ class AsyncCommits:
             raise self._engine.failure(error) from error
 
     async def _wait_for_room(
-        self, mutations: Mutations, durability: Durability | None, decide: Decide | None
+        self, chunks: list[bytes], durability: Durability | None, decide: Decide | None
     ) -> Ticket:
         commits = self._commits
         self._home.enter()
@@ -91,10 +99,10 @@ class AsyncCommits:
             while self._waiting is not None:
                 await asyncio.wait([self._waiting])
                 if self._waiting is None:
-                    ticket = commits.submit(mutations, durability, decide, wait=False)
+                    ticket = commits.submit(chunks, durability, decide, wait=False)
                     if ticket is not None:
                         return ticket
-            submit = partial(commits.submit, mutations, durability, decide, wait=True)
+            submit = partial(commits.submit, chunks, durability, decide, wait=True)
             job = cast("asyncio.Future[Ticket]", self._home.start(submit))
             self._waiting = job
             job.add_done_callback(self._has_room)

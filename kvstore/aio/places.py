@@ -6,6 +6,7 @@ What it finds never changes: an id stays with its name, and a codec that is reco
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from kvstore.aio.home import Home
@@ -30,6 +31,7 @@ class Places:
         self._home = home
         self._names = names
         self._spaces: dict[Place, Keyspace] = {(): ROOT}
+        self._asked: dict[Place, asyncio.Future[tuple[Keyspace, Mutations]]] = {}
         self._written: dict[Place, Keyspace] = {(): ROOT}  # and in the directory for good
 
     def known(self, place: Place) -> Keyspace | None:
@@ -48,7 +50,11 @@ class Places:
         space = self._written.get(place)
         if space is not None:
             return space, _NOTHING
-        return await self._home.run(self._look_up_for_writing, place)
+        job = self._asked.get(place)
+        if job is None:
+            job = self._asked[place] = self._home.start(self._look_up_for_writing, place)
+            job.add_done_callback(lambda _: self._asked.pop(place))
+        return await asyncio.shield(job)
 
     def _look_up_for_writing(self, place: Place) -> tuple[Keyspace, Mutations]:
         self._check(place)

@@ -20,7 +20,8 @@ from kvstore.aio.writing import AsyncWrites
 from kvstore.batch import Mutations
 from kvstore.codecs import Codec
 from kvstore.commit import read_only
-from kvstore.mutations import Buffer
+from kvstore.keyspaces import ROOT
+from kvstore.mutations import Buffer, as_key, as_value, encode_put
 from kvstore.values import Found
 
 if TYPE_CHECKING:
@@ -62,12 +63,29 @@ class AsyncStore(AsyncWrites[bytes, Buffer]):
         self._home = home
         self._store = store
         self._engine = store._engine
+        self._large = store._engine.options.large_value_bytes
         self._places = Places(home, store._names)
         self._root = self
         self._commits: AsyncCommits | None = None
         if store._commits is not None:
             self._commits = AsyncCommits(home, store._engine, store._commits)
         self._followers: weakref.WeakSet[Follower] = weakref.WeakSet()
+
+    async def put(
+        self, key: Buffer, value: Buffer, *, durability: Durability | None = None
+    ) -> None:
+        """Set a key.
+
+        Raises KeyTooLongError and ValueTooLongError, StoreFailedError (``latched``: in doubt, and
+        no later write succeeds; else nothing was written), ReadOnlyError, StoreClosedError.
+        """
+        # The same as in every namespace; in fewer frames a third faster.
+        key, data = ROOT.stored(as_key(key)), as_value(value)
+        self._home.check()
+        if len(data) < self._large:
+            await self._writer().commit_chunks(encode_put(key, data), durability)
+        else:
+            await self._writer().commit({key: data}, durability)
 
     # -- several keys ------------------------------------------------------------------------------
 
@@ -154,8 +172,8 @@ class AsyncStore(AsyncWrites[bytes, Buffer]):
             raise read_only()
         return self._commits
 
-    async def _commit_stored(self, mutations: Mutations, durability: Durability | None) -> int:
-        return await self._writer().commit(mutations, durability)
+    def _commit_stored(self, mutations: Mutations, durability: Durability | None) -> Awaitable[int]:
+        return self._writer().commit(mutations, durability)
 
     async def _change_stored(
         self,

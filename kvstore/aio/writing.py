@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from kvstore.aio.batch import AsyncBatch
@@ -28,9 +28,9 @@ class WriteRoot(ReadRoot, Protocol):
     def _check_writable(self) -> None:
         """An error if nothing can be written."""
 
-    async def _commit_stored(
+    def _commit_stored(
         self, mutations: Mutations, durability: Durability | None
-    ) -> int | None:
+    ) -> Awaitable[int | None]:
         """Commit mutations of stored keys; their entry's id, if there is one already."""
 
     async def _change_stored(
