@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import random
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from kvstore.batch import Mutations
@@ -47,21 +49,48 @@ _LONGEST_PAUSE: Final = 0.1
 
 
 class Observed:
-    """What a transaction has read, by stored key."""
+    """What a transaction has read, by stored key.
+
+    >>> seen = Observed()
+    >>> seen.keys.add(b"k")
+    >>> seen.intervals += [[b"a", b"c"], [b"b", b"d"]]
+    >>> seen.settle()
+    >>> seen.touched_by([b"k"]), seen.touched_by([b"c"]), seen.touched_by([b"d", b"x"])
+    (True, True, False)
+    """
 
     def __init__(self) -> None:
         self.keys: set[bytes] = set()
         self.intervals: list[list[bytes | None]] = []
+        self._lows: list[bytes] = []
+        self._highs: list[bytes | None] = []
+
+    def settle(self) -> None:
+        """Nothing more is read: order the intervals and join them, for quick look-ups of keys."""
+        lows, highs = self._lows, self._highs
+        walked = [(low, high) for low, high in self.intervals if low is not None and low != high]
+        for low, high in sorted(walked, key=itemgetter(0)):
+            last = highs[-1] if highs else b""
+            if not lows or (last is not None and last < low):
+                lows.append(low)
+                highs.append(high)
+            elif last is not None:
+                highs[-1] = None if high is None else max(last, high)
 
     def touched_by(self, keys: Collection[bytes]) -> bool:
-        """Whether any of these keys was read, or lies in an interval that was walked."""
+        """Whether any of these keys was read, or lies in an interval that was walked.
+
+        O(log n) for each key, in the n intervals: the append lock is held meanwhile.
+        """
         if not self.keys.isdisjoint(keys):
             return True
-        return any(
-            low is not None and low <= key and (high is None or key < high)
-            for low, high in self.intervals
-            for key in keys
-        )
+        lows, highs = self._lows, self._highs
+        if lows:
+            for key in keys:
+                at = bisect_right(lows, key) - 1
+                if at >= 0 and ((high := highs[at]) is None or key < high):
+                    return True
+        return False
 
 
 class _ObservedWalk:
@@ -260,6 +289,7 @@ class Transaction(Writes[bytes, Buffer], HasNamespaces):
         try:
             if kind is None and self._own:
                 assert self._commits is not None
+                self._seen.settle()
                 self.entry_id = self._commits.commit(self._own, self._durability, self._decide)
         finally:
             self._end()

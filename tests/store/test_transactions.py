@@ -11,6 +11,7 @@ import pytest
 import kvstore
 from tests.store.support import BUFFER, FSYNC, PATIENCE, SMALL, WRITE, apply, contents, random_batch
 from tests.store.test_scan import model_scan
+from tests.store.test_snapshots import lines_run
 from tests.store.test_threads import run
 from wal.files import MemoryFileSystem
 
@@ -506,6 +507,16 @@ class TestConflicts:
             tx[b"b"] = tx[b"x"]
         assert db.last_entry_id == before + 1
         assert contents(db) == {b"b": b"2", b"x": b"2"}
+
+    def test_a_commit_looks_at_each_written_key_once(self, db):
+        """Others wait meanwhile; it was once for each interval that had been scanned."""
+        db.write({b"%03d" % n: b"" for n in range(300)})
+        with db.transaction() as tx:
+            for n in range(300):
+                assert len(list(tx.scan(b"%03d" % n, limit=1))) == 1
+            tx[b"mine"] = b""
+            db.write({b"x%05d" % n: b"" for n in range(5000)})
+            assert lines_run(lambda: commit(tx)) < 50_000
 
     def test_over_a_very_long_life(self, db):
         """What it is not known any more is a conflict; what is known is right."""
