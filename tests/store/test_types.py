@@ -39,6 +39,25 @@ with kvstore.open("db") as db:
     db.put(key, value)
     del db[view]
     db.delete(key)
+    added: bool = db.add(key, value)
+    replaced: bool = db.replace(view, value, None)
+    popped: bytes | None = db.pop(key)
+    instead: bytes | int = db.pop(key, 7)
+    assert (added, replaced, popped, instead) == (True, True, None, 7)
+    with db.snapshot() as snap:
+        past: bytes | None = snap.get(key)
+        entry_id: int = snap.entry_id
+    with db.cursor(key, stop=view) as cursor:
+        item: tuple[bytes, bytes] | None = cursor.seek(view)
+        where: bytes | None = cursor.key
+        what: bytes | None = cursor.value
+    with db.transaction() as tx:
+        tx.put(key, value)
+        tx[view] = view
+        tx.write({view: value})
+        got: bytes = tx[key]
+    length: int = db.transact(lambda tx: len(tx[key]), attempts=3)
+    assert (past, item, where, what, got, length) == (None, None, None, None, b"v", 1)
 """
 
 WRONG = """\
