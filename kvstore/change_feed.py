@@ -14,11 +14,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from kvstore.errors import ChangesLostError, CorruptStoreError, StoreClosedError, StoreError
 from kvstore.keyspaces import ESCAPE, split_stored
 from kvstore.mutations import decode, time_of
+from kvstore.pulse import Pulse
 from wal import Entry, LogClosedError, PositionNotFoundError, WalError, WriteAheadLog
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 Names = Callable[[int], "tuple[bytes, ...] | None"]
 """From a namespace's id to its names, from the outermost on; None if there is no such id."""
-
-_SOON: Final = 0.02
-_SELDOM: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,49 +54,6 @@ class Change:
     """Each key that was written, with its value as stored; None where it was deleted."""
     completes: bool
     """Whether it is the last change of its commit."""
-
-
-class Pulse:
-    """What wakes those who follow a store: one for each open store.
-
-    :meth:`beat` is called after each commit has become visible, with any lock held; it takes the
-    pulse's own lock only if somebody waits. A beat that is missed (a commit that becomes durable
-    later, another process) is made up for by looking again after a while.
-    """
-
-    def __init__(self, seldom: float = _SELDOM) -> None:
-        self._changed = threading.Condition(threading.Lock())
-        self._seldom = seldom
-        self.waiting = 0
-        """How many followers wait. Who commits may look at it first, and save the call."""
-        self.closed = False
-        """Whether the store is closed, or about to be."""
-
-    def beat(self) -> None:
-        """Something was committed: let those who wait look."""
-        if self.waiting:
-            with self._changed:
-                self._changed.notify_all()
-
-    def close(self) -> None:
-        """End all waiting: the store is closed."""
-        self.closed = True
-        with self._changed:
-            self._changed.notify_all()
-
-    def wait(self, ready: Callable[[], bool], soon: Callable[[], bool]) -> bool:
-        """Wait until something is ready; False once the store is closed.
-
-        Neither function may take a lock. ``soon`` tells that it may become ready without a beat.
-        """
-        with self._changed:
-            self.waiting += 1
-            try:
-                while not (self.closed or ready()):
-                    self._changed.wait(_SOON if soon() else self._seldom)
-            finally:
-                self.waiting -= 1
-        return not self.closed
 
 
 class ChangeFeed(Iterator[Change]):

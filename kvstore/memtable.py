@@ -27,8 +27,8 @@ from typing import Final
 
 from kvstore.in_flight import InFlight
 from kvstore.layers import Epoch, Layer
-from kvstore.change_feed import Pulse
 from kvstore.mutations import HEAD_BYTES, PUT, decode
+from kvstore.pulse import Pulse
 from kvstore.state import State
 from kvstore.tables.cache import Cache
 from kvstore.tables.runs import SortedRun

@@ -8,7 +8,6 @@ from typing import Final
 
 from kvstore.building import Shape
 from kvstore.catalog import NO_TABLES, Catalog
-from kvstore.change_feed import Pulse
 from kvstore.checkpointing import Checkpoint
 from kvstore.compaction import Compactor
 from kvstore.config import Options, check_flag
@@ -17,6 +16,7 @@ from kvstore.engine import Engine
 from kvstore.errors import CorruptStoreError, StoreError, StoreNotFoundError, translate
 from kvstore.memtable import Memtable
 from kvstore.parts import ReaderParts, View, WriterParts
+from kvstore.pulse import Pulse
 from kvstore.store import Store
 from kvstore.tables.cache import Cache
 from kvstore.tables.manifest import Manifest

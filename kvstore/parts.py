@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from kvstore.catalog import Catalog
-from kvstore.change_feed import Change, ChangeFeed, Pulse
+from kvstore.change_feed import Change, ChangeFeed
 from kvstore.checkpointing import Checkpoint
 from kvstore.commit import read_only
 from kvstore.compaction import Compactor
 from kvstore.engine import Engine
 from kvstore.memtable import Memtable
 from kvstore.names import Names
+from kvstore.pulse import Pulse
 from kvstore.statistics import StoreStats
 from wal import WalError, WriteAheadLog
 

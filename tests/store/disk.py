@@ -7,13 +7,13 @@ import os
 import wal
 from kvstore.building import MergeJob, SegmentJob, Shape
 from kvstore.catalog import Catalog
-from kvstore.change_feed import Pulse
 from kvstore.checkpointing import Checkpoint
 from kvstore.compaction import Compactor
 from kvstore.directory import Directory
 from kvstore.memtable import Memtable
 from kvstore.mutations import encode
 from kvstore.pages import merge_pages
+from kvstore.pulse import Pulse
 from kvstore.tables.cache import Cache
 from kvstore.worker import Worker
 

@@ -11,7 +11,7 @@ import pytest
 
 import kvstore
 import wal
-from kvstore.change_feed import Change, ChangeFeed, Pulse
+from kvstore.change_feed import Change, ChangeFeed
 from kvstore.errors import (
     ChangesLostError,
     CorruptStoreError,
@@ -21,6 +21,7 @@ from kvstore.errors import (
 )
 from kvstore.keyspaces import Keyspace, directory_key
 from kvstore.mutations import encode_at
+from kvstore.pulse import Pulse
 from wal.files import MemoryFileSystem
 
 PATIENCE = 10.0
