@@ -51,10 +51,16 @@ def bring_to(stage, db, reopen):
 
 
 @pytest.fixture
+def db(opened):
+    """Without processes, whose starts take longer than all the rest; some tests below have them."""
+    return opened(processes=False)
+
+
+@pytest.fixture
 def reopen(opened):
     def reopen(db, flag="w"):
         db.close()
-        return opened(flag)
+        return opened(flag, processes=False)
 
     return reopen
 
