@@ -55,6 +55,7 @@ class AsyncCommits:
         self._finished: deque[asyncio.Future[None]] = deque()
         self._waiting: asyncio.Future[Ticket] | None = None  # for room, in a thread, for all
         self._next_sync: _Sync | None = None
+        self._sealing = False
 
     # -- whole entries -----------------------------------------------------------------------------
 
@@ -77,8 +78,9 @@ class AsyncCommits:
             ticket = commits.submit(chunks, durability, decide, wait=False)
         if ticket is None:
             ticket = await self._wait_for_room(chunks, durability, decide)
-        if commits.seal_is_due:
-            self._home.have_done(commits.seal)
+        if commits.seal_is_due and not self._sealing:
+            self._sealing = True
+            self._home.have_done(self._seal)
         if not ticket.finished:
             future = self._home.loop.create_future()
             ticket.add_done_callback(partial(self._finish, future))
@@ -127,6 +129,13 @@ class AsyncCommits:
                 return
             if not future.done():  # its task may have been cancelled
                 future.set_result(None)
+
+    def _seal(self) -> None:
+        """In a thread: it writes what has gathered."""
+        try:
+            self._commits.seal()
+        finally:
+            self._sealing = False
 
     # -- decided by what is there ------------------------------------------------------------------
 

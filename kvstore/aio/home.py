@@ -41,12 +41,14 @@ class Home:
         if get_running_loop() is not self.loop:
             raise StoreError("the store belongs to the event loop in which it was opened")
         if self._closing:
-            raise StoreClosedError("the store was closed")
+            raise _closed()
 
     # -- threads -----------------------------------------------------------------------------------
 
     def start(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
         """Have a function called in a thread."""
+        if self._closed:
+            raise _closed()
         job = self.loop.run_in_executor(self._threads, function, *arguments)
         self.enter()
         job.add_done_callback(self._leave)
@@ -89,9 +91,10 @@ class Home:
     async def close(self, close: Callable[[], object]) -> None:
         """Refuse what is new, let go on what has begun, then call ``close`` in a thread."""
         self._closing = True
+        while self._at_work:
+            await self._idle.wait()
         if self._closed:
             return
-        await self._idle.wait()
         try:
             await self.run(close)
         except asyncio.CancelledError:
@@ -105,6 +108,10 @@ class Home:
         """End the threads, once they have nothing to do."""
         self._closed = True
         self._threads.shutdown(wait=False)
+
+
+def _closed() -> StoreClosedError:
+    return StoreClosedError("the store was closed")
 
 
 def _forget(job: asyncio.Future[object]) -> None:

@@ -11,6 +11,7 @@ from kvstore.aio.cursor import AsyncCursor
 from kvstore.aio.home import Home
 from kvstore.aio.iterating import Pages, items_of
 from kvstore.aio.places import Places
+from kvstore.keyspaces import Keyspace
 from kvstore.mutations import Buffer, as_bytes
 from kvstore.names import Place
 from kvstore.ranges import as_limit, as_range
@@ -51,6 +52,7 @@ class AsyncReads(Generic[V]):
     _root: ReadRoot
     _path: Place = ()
     _decode: Callable[[bytes], Any] | None = None
+    _space: Keyspace | None = None  # once it is known
 
     # -- single keys -------------------------------------------------------------------------------
 
@@ -99,9 +101,11 @@ class AsyncReads(Generic[V]):
 
     def _known(self, key: bytes, *, large: bool = False) -> Found:
         """What is known of a key without reading: bytes, None, or MISSING; or what is ``large``."""
-        space = self._root._places.known(self._path)
+        space = self._space
         if space is None:
-            return MISSING
+            space = self._space = self._root._places.known(self._path)
+            if space is None:
+                return MISSING
         value = self._root._look(space.stored(key))
         return value if large or value is None or type(value) is bytes else MISSING
 

@@ -144,6 +144,7 @@ class AsyncTransaction(AsyncWrites[bytes, Buffer]):
         try:
             if kind is None and tx._own:
                 assert self._commits is not None
+                tx._seen.settle()
                 tx.entry_id = await self._commits.commit(tx._own, tx._durability, self._decide)
         finally:
             self._give_up()

@@ -752,6 +752,25 @@ class TestTheEnd:
             with pytest.raises(kvstore.StoreClosedError):
                 call()
 
+    @in_loop
+    async def test_what_was_left_open(self):
+        db = await opening()
+        tx, large = db.transaction(), db.transaction()
+        await tx.__aenter__()
+        await tx.put(b"k", b"v")
+        await large.__aenter__()
+        await large.put(b"k", b"v" * LARGE)
+        cursor = db.cursor()
+        await cursor.__aenter__()
+        await asyncio.gather(*(db.close() for _ in range(3)))
+        for each in (tx, large):
+            with pytest.raises(kvstore.StoreClosedError):
+                await each.__aexit__(None, None, None)
+            assert each.entry_id is None
+        with pytest.raises(kvstore.StoreClosedError):
+            await cursor.first()
+        await cursor.close()
+
     def test_another_loop_is_refused(self):
         files = MemoryFileSystem()
         db = asyncio.run(anext_opening(files))
