@@ -6,6 +6,7 @@ import contextlib
 import errno
 import itertools
 import os
+import threading
 
 import pytest
 
@@ -15,7 +16,7 @@ from kvstore.directory import Directory
 from kvstore.restoring import directory_of_log, is_backup, restore
 from kvstore.tables.manifest import read_manifest
 from tests.store.made import MadeStore, numbered, read_store
-from tests.store.support import read_file, write_file
+from tests.store.support import BUFFER, contents, read_file, write_file
 from wal import Configuration, LogVoid, WalError
 from wal.files import FaultyFileSystem, MemoryFileSystem, PowerLoss, StandardFileSystem
 
@@ -464,3 +465,148 @@ class TestCrashes:
             for state in system.crash_states(seed=nth, limit=8):
                 assert read_store(state, "b") == {**TWO, **THREE}, state.label
                 assert is_backup(Directory(state, "b"), read_manifest(state, "b"))
+
+
+class TestOfAStore:
+    """Through :meth:`kvstore.Store.backup`."""
+
+    @pytest.fixture
+    def saved(self, opened, target):
+        """A store with something in tables, something in the log, and its backup."""
+        db = opened()
+        db.write(ONE)
+        db.checkpoint()
+        db.namespace(b"users", kvstore.codecs.JSON)[b"ann"] = {"age": 30}
+        db.write(THREE)
+        db.delete(b"000007")
+        db.backup(target)
+        return db
+
+    def test_everything_before_it_is_there_and_nothing_after(self, files, saved, target):
+        before = contents(saved)
+        saved[b"later"] = b"x"
+        with kvstore.open(target, "r", file_system=files) as backup:
+            assert contents(backup) == before
+            assert backup.namespace(b"users", kvstore.codecs.JSON)[b"ann"] == {"age": 30}
+            assert backup.last_entry_id == saved.last_entry_id - 1
+            assert backup.verify().is_backup
+            assert backup.stats().tables > 0
+        assert kvstore.open(target, "r", file_system=files).verify().ok
+
+    def test_of_an_empty_store(self, opened, files, target):
+        opened().backup(target)
+        with kvstore.open(target, "r", file_system=files) as backup:
+            assert contents(backup) == {}
+        with kvstore.open(target, file_system=files) as restored:
+            restored[b"k"] = b"v"
+            assert restored.last_entry_id == 1
+
+    def test_restoring_is_opening(self, files, saved, target):
+        before, last_id = contents(saved), saved.last_entry_id
+        for number in range(3):
+            with kvstore.open(target, file_system=files) as restored:
+                assert contents(restored) == before
+                assert restored.last_entry_id == last_id + number
+                restored[b"k%d" % number] = before[b"k%d" % number] = b"v"
+                restored.compact()
+                assert restored.verify().ok
+
+    def test_it_is_refused_from_then_on(self, files, saved, target):
+        with kvstore.open(target, file_system=files) as restored:
+            restored[b"k"] = b"v"
+            with pytest.raises(kvstore.StoreError, match="a store, not a backup"):
+                saved.backup(target)
+        with pytest.raises(kvstore.StoreError, match="a store, not a backup"):
+            saved.backup(target)
+        with kvstore.open(target, "r", file_system=files) as restored:
+            assert restored[b"k"] == b"v"
+
+    def test_a_backup_of_what_was_restored(self, files, saved, target):
+        with kvstore.open(target, file_system=files) as restored:
+            restored[b"k"] = b"v"
+            restored.backup(target + "-2")
+            with pytest.raises(kvstore.StoreError, match="of another store"):
+                saved.backup(target + "-2")
+
+    def test_emptying_one(self, files, saved, target):
+        with kvstore.open(target, "n", file_system=files) as emptied:
+            assert contents(emptied) == {}
+            emptied[b"k"] = b"v"
+        assert not files.exists(os.path.join(target, "BACKUP"))
+        with kvstore.open(target, "w", file_system=files) as emptied:
+            assert contents(emptied) == {b"k": b"v"}
+
+    def test_increments(self, files, saved, target):
+        with kvstore.open(target, "r", file_system=files) as backup:
+            for number in range(5):
+                saved.write({b"k%d" % number: b"v", b"000001": None})
+                if number == 3:
+                    saved.compact()
+                saved.backup(target)
+                backup.refresh()
+                assert contents(backup) == contents(saved)
+                assert backup.last_entry_id == saved.last_entry_id
+
+    def test_one_that_is_not_complete_is_no_store(self, files, saved, target):
+        files.remove(os.path.join(target, "MANIFEST"))
+        for flag, match in (
+            ("r", "missing"),
+            ("w", "missing"),
+            ("c", "not a store"),
+            ("n", "not a"),
+        ):
+            with pytest.raises(kvstore.StoreError, match=match):
+                kvstore.open(target, flag, file_system=files)
+        saved.backup(target)
+        with kvstore.open(target, "r", file_system=files) as backup:
+            assert contents(backup) == contents(saved)
+
+    def test_a_reader_makes_none(self, opened, saved, target):
+        with pytest.raises(kvstore.ReadOnlyError):
+            opened("r").backup(target)
+
+    def test_a_closed_store_makes_none(self, saved, target):
+        saved.close()
+        with pytest.raises(kvstore.StoreClosedError):
+            saved.backup(target)
+
+    def test_while_segments_are_recycled_and_tables_merged(self, opened, files, target):
+        """Two writers move what is conserved; each backup has all that was there before it."""
+        db = opened(log_segment_bytes=32 << 10, processes=False)
+        accounts = [b"account-%d" % number for number in range(10)]
+        db.write(dict.fromkeys(accounts, b"100"))
+        stop, moved = threading.Event(), [0, 0]
+
+        def move(me):
+            number = me
+            while not stop.is_set():
+                one, two = accounts[number % 10], accounts[(number // 3 + 5) % 10]
+                number += 7
+
+                def pay(tx, one=one, two=two):
+                    tx[one] = b"%d" % (int(tx[one]) - 1)
+                    tx[two] = b"%d" % (int(tx[two]) + 1)
+                    tx[b"note-%d" % me] = bytes(2000)
+
+                if one != two:
+                    db.transact(pay, attempts=1000, durability=BUFFER)
+                    db.put(b"moved-%d" % me, b"%d" % (moved[me] + 1), durability=BUFFER)
+                    moved[me] += 1
+
+        threads = [threading.Thread(target=move, args=(me,)) for me in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(6):
+                before = list(moved)
+                db.backup(target)
+                with kvstore.open(target, "r", file_system=files) as backup:
+                    assert sum(int(backup[account]) for account in accounts) == 1000
+                    for me in range(2):
+                        assert int(backup.get(b"moved-%d" % me, b"0")) >= before[me]
+                    assert backup.verify().ok
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        assert db.verify().ok
