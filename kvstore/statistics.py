@@ -36,43 +36,43 @@ class StoreStats:
 
     memtable_items: int
     """Mutations in memory that are in no table yet."""
-    memtable_bytes: int = 0
+    memtable_bytes: int
     """About how much memory they take."""
 
-    log_bytes: int = 0
+    log_bytes: int
     """What the log holds that is not checkpointed."""
-    segments_waiting: int = 0
+    segments_waiting: int
     """Files of the log that are full, or were sealed, and await their checkpoint."""
 
-    runs: int = 0
+    runs: int
     """Runs of tables: at most so many have to be asked for a key."""
     tables: int
     table_items: int
     """What the tables hold, deletions that still hide something included."""
-    table_tombstones: int = 0
+    table_tombstones: int
     """Of these, the deletions."""
     table_bytes: int
-    value_bytes: int = 0
+    value_bytes: int
     """Of these, the values."""
 
-    cache_hits: int = 0
+    cache_hits: int
     """Rows and blocks of tables that were found in memory."""
-    cache_misses: int = 0
+    cache_misses: int
     """Rows and blocks that had to be read."""
-    cache_bytes: int = 0
+    cache_bytes: int
     """What is kept in memory of tables."""
 
-    user_bytes: int = 0
+    user_bytes: int
     """Keys and values written, but for one or two bytes in each."""
-    log_bytes_written: int = 0
-    checkpoint_bytes_written: int = 0
+    log_bytes_written: int
+    checkpoint_bytes_written: int
     """Into tables made from the log."""
-    merge_bytes_written: int = 0
+    merge_bytes_written: int
     """Into tables made from tables."""
 
-    stalls: int = 0
+    stalls: int
     """How often a writer had to wait for checkpoints."""
-    stall_seconds: float = 0
+    stall_seconds: float
     """Time that writers spent in these waits, all together."""
 
     @property
