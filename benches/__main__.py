@@ -31,6 +31,7 @@ from benches.store import (
     throughput,
     transactions,
 )
+from benches.store import event_loop as store_event_loop
 
 Bench = Callable[[Settings, str], Iterator[Figure]]
 
@@ -50,6 +51,7 @@ STORE: dict[str, Bench] = {
     "store-put-latency": put_latency.run,
     "store-transactions": transactions.run,
     "store-throughput": throughput.run,
+    "store-event-loop": store_event_loop.run,
 }
 GROUPS = {"log": LOG, "store": STORE}
 BENCHES = {**LOG, **STORE}

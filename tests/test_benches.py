@@ -18,6 +18,7 @@ from benches.settings import FULL, MIB, label, with_sizes
 from benches.store.engines import ENGINES, engine, present
 from benches.store.items import absent, items, keys, picked
 from benches.store.processes import Session, processes
+from benches.store.random_puts import amplification
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,6 +46,7 @@ STORE_FIGURES = [
     *(f"transactions/{what}" for what in ("snapshot", "empty", "read-modify-write")),
     *(f"transactions/fsync, {what}" for what in ("1 thread", "threads", "threads to one")),
     *(f"throughput/{cell}/kvstore" for cell in (*CELLS, "full scan", "scans of 100")),
+    *(f"event loop/{what}/{FULL.tasks} tasks" for what in ("puts", "adds", "transactions")),
 ]
 FIGURES = [*LOG_FIGURES, *(f"store {name}" for name in STORE_FIGURES)]
 WITHOUT_PEERS = "store random puts/kvstore/to the best peer"
@@ -119,6 +121,12 @@ def test_every_engine_does_the_same(name: str, tmp_path: Path) -> None:
     last = max(key for key, _ in first + second)
     assert opened.scan_from([b"", last], 7) == 8
     opened.close()
+
+
+def test_the_worse_witness_is_believed() -> None:
+    assert amplification(0.0, 5.0) == (5.0, {"told": 0.0, "by_the_process": 5.0})
+    assert amplification(None, 5.0)[0] == 5.0
+    assert amplification(None, None) == (None, {})
 
 
 def test_keys_are_the_same_again() -> None:
