@@ -64,6 +64,7 @@ from kvstore.snapshot import Snapshot
 from kvstore.statistics import StoreStats
 from kvstore.store import Store
 from kvstore.transactions import Transaction
+from kvstore.verification import Problem, Report, verify
 from wal import Durability
 
 __all__ = [
@@ -84,8 +85,10 @@ __all__ = [
     "KeyTooLongError",
     "MissingCodecError",
     "Namespace",
+    "Problem",
     "ReadOnlyError",
     "ReadableNamespace",
+    "Report",
     "Snapshot",
     "Store",
     "StoreClosedError",
@@ -99,4 +102,5 @@ __all__ = [
     "TransactionTooOldError",
     "ValueTooLongError",
     "open",
+    "verify",
 ]

@@ -99,6 +99,11 @@ class Catalog:
         """All tables, by what the manifest says of them."""
         return {table.record: table for run in self.runs for table in run.tables}
 
+    def present(self) -> tuple[Manifest, Runs]:
+        """The manifest and the runs that it names. Waits for a change that is under way."""
+        with self._lock:
+            return self.manifest, self.runs
+
     def open_tables(self) -> None:
         """Open every file now: a writer may remove them. CorruptStoreError where one is missing."""
         for table in self.tables().values():

@@ -53,6 +53,7 @@ class Memtable:
         self._active = Layer(0, self.visibility)
         self._dropped: deque[Layer] = deque()
         self._unpinned: deque[tuple[Layer, Epoch]] = deque()  # to be closed
+        self._pins = 0  # that are open
         self.state = State((self._active,), runs)
 
     @property
@@ -170,6 +171,7 @@ class Memtable:
         with self.visibility:
             if self._unpinned:
                 self._close_epochs_locked()
+            self._pins += 1
             return self.state, self._active.open_epoch_locked(), self.last_id
 
     def unpin(self, layer: Layer, epoch: Epoch) -> None:
@@ -204,6 +206,7 @@ class Memtable:
         while self._unpinned:
             layer, epoch = self._unpinned.popleft()
             layer.close_epoch_locked(epoch)
+            self._pins -= 1
 
     # -- checkpoints -------------------------------------------------------------------------------
 
@@ -229,6 +232,9 @@ class Memtable:
         self.state = State(kept, runs)
 
     def _drop_locked(self, layer: Layer) -> None:
+        if not self._pins:  # nobody will ask what was written since
+            self._dropped.clear()
+            return
         self._dropped.append(layer)
         if len(self._dropped) > DROPPED_KEPT:
             oldest = self._dropped.popleft()

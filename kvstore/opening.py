@@ -17,6 +17,7 @@ from kvstore.errors import CorruptStoreError, StoreError, StoreNotFoundError, tr
 from kvstore.memtable import Memtable
 from kvstore.parts import ReaderParts, View, WriterParts
 from kvstore.pulse import Pulse
+from kvstore.restoring import directory_of_log, is_backup, restore
 from kvstore.store import Store
 from kvstore.tables.cache import Cache
 from kvstore.tables.manifest import Manifest
@@ -122,13 +123,15 @@ def _open_for_writing(name: str, directory: Directory, options: Options, flag: s
     directory.check_may_open(flag)
     files.make_directory(directory.path)
     lock = directory.lock(options.lock_timeout)
+    let_go = lock.release
     try:
         directory.check_may_open(flag)  # once more: now nobody else changes it
         manifest = directory.prepare(flag)
-        directory.check_log_exists(manifest)
+        if not is_backup(directory, manifest):
+            directory.check_log_exists(manifest)
+        manifest = restore(directory, manifest)
         cache = Cache(options.cache_bytes)
         catalog = Catalog(directory, manifest, cache)
-        catalog.remove_orphans()
         pulse = Pulse()
         memtable = Memtable(catalog.runs, manifest.last_entry_id, cache, pulse)
         shape = Shape(options.compression, options.large_value_bytes)
@@ -138,14 +141,16 @@ def _open_for_writing(name: str, directory: Directory, options: Options, flag: s
         checkpoint = Checkpoint(catalog, memtable, shape, building, compactor)
         # A store that is dropped may be gone before its log, which may be checkpointing: the lock
         # has to last as long as that, or the next opener would take its new table for an orphan.
-        checkpoint.lock = lock  # released when the log has closed
+        checkpoint.lock = lock
+        let_go = checkpoint.closed  # which the log calls when it has closed
         catalog.attach(memtable.publish, compactor.bury)
-        log = _open_log(directory, options, checkpoint, read_only=False)
+        catalog.remove_orphans()
         compactor.start()
-        compactor.look()
+        log = _open_log(directory, options, checkpoint, read_only=False)
     except BaseException:
-        lock.release()
+        let_go()
         raise
+    compactor.look()
     engine = Engine(name, options, memtable, cache, log, read_only=False)
     return Store(WriterParts(name, engine, catalog, pulse, checkpoint, compactor))
 
@@ -223,9 +228,10 @@ def _view(
     catalog.open_tables()  # the writer may remove them
     memtable = Memtable(catalog.runs, manifest.last_entry_id, cache, pulse)
     checkpoint = Checkpoint(catalog, memtable, Shape(large_value_bytes=options.large_value_bytes))
-    directory.check_log_exists(manifest)
+    with_log = directory_of_log(directory, manifest)
+    with_log.check_log_exists(manifest)
     try:
-        log = _open_log(directory, options, checkpoint, read_only=True)
+        log = _open_log(with_log, options, checkpoint, read_only=True)
     except StoreError as error:
         if not isinstance(error.__cause__, LogNotFoundError):
             raise

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from kvstore.backup import back_up
 from kvstore.catalog import Catalog
 from kvstore.change_feed import Change, ChangeFeed
 from kvstore.checkpointing import Checkpoint
@@ -15,7 +16,8 @@ from kvstore.engine import Engine
 from kvstore.memtable import Memtable
 from kvstore.names import Names
 from kvstore.pulse import Pulse
-from kvstore.statistics import StoreStats
+from kvstore.statistics import StoreStats, make_stats
+from kvstore.verification import Report, verify_store
 from wal import WalError, WriteAheadLog
 
 
@@ -48,21 +50,11 @@ class Parts:
 
     def stats(self) -> StoreStats:
         """See :meth:`kvstore.Store.stats`."""
-        memtable, runs = self.engine.memtable, self.catalog.runs
-        return StoreStats(
-            last_entry_id=memtable.last_id,
-            durable_entry_id=self.engine.log.durable_entry_id,
-            checkpoint_entry_id=self.checkpointed_id(),
-            replayed_entries=self.replayed,
-            memtable_items=memtable.items(),
-            tables=sum(len(run.tables) for run in runs),
-            table_items=sum(run.items for run in runs),
-            table_bytes=sum(run.size for run in runs),
-        )
+        return make_stats(self.engine, self.catalog, self.replayed)
 
-    def verify(self) -> object:
+    def verify(self) -> Report:
         """See :meth:`kvstore.Store.verify`."""
-        raise NotImplementedError
+        return verify_store(self.catalog.directory)
 
     def refresh(self) -> None:
         """A writer has nothing to refresh."""
@@ -99,6 +91,10 @@ class WriterParts(Parts):
     def compact(self) -> None:
         self._compactor.compact().wait()
 
+    def backup(self, path: str) -> None:
+        manifest, runs = self.catalog.present()
+        back_up(self.catalog.directory, manifest, runs, path)
+
     def shut_down(self, tail_is_long: Callable[[], bool]) -> None:
         log = self.engine.log
         self.pulse.close()
@@ -107,6 +103,7 @@ class WriterParts(Parts):
                 if tail_is_long():
                     log.checkpoint_active()  # which shutdown waits for
             finally:
+                self._compactor.stop()  # ends a merge that is under way
                 log.shutdown()
         except WalError as error:
             raise self.engine.failure(error) from error

@@ -1,22 +1,26 @@
 """The event loop that a store belongs to, and the threads that wait in its place.
 
 Nothing on the loop waits for a disk. What may have to runs in a few threads of the store's own: the
-loop's default ones may be busy with anything. A call that is cancelled goes on in its thread, and
-nobody hears of it; one that has not begun does not begin.
+loop's default ones may be busy with anything, and cost several times as much for each call. A call
+that is cancelled goes on in its thread, and nobody hears of it; one that has not begun does not
+begin.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from asyncio import get_running_loop
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from queue import SimpleQueue
+from typing import Any, Final, TypeVar
 
 from kvstore.errors import StoreClosedError, StoreError
 
 T = TypeVar("T")
+Job = tuple[Callable[..., Any], tuple[object, ...], "asyncio.Future[Any]"]
 
 THREADS: Final = 8
 _DIRECT: Final = 64
@@ -28,13 +32,13 @@ class Home:
     def __init__(self) -> None:
         """Belong to the running event loop."""
         self.loop = get_running_loop()
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="kvstore-aio")
-        self._at_work = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._work = _Work(self.loop)
+        self._threads = 0
         self._direct = 0
         self._closing = False
-        self._closed = False
+        # Also where it is dropped: the threads know the work, not the home.
+        self._end_threads = weakref.finalize(self, _end, self._work.todo)
+        self._end_threads.atexit = False
 
     def check(self) -> None:
         """Raise StoreClosedError after the store was closed, StoreError in another event loop."""
@@ -47,12 +51,17 @@ class Home:
 
     def start(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
         """Have a function called in a thread."""
-        if self._closed:
+        if not self._end_threads.alive:
             raise _closed()
-        job = self.loop.run_in_executor(self._threads, function, *arguments)
-        self.enter()
-        job.add_done_callback(self._leave)
-        return job
+        work = self._work
+        work.enter()
+        if work.pending > self._threads < THREADS:
+            self._threads += 1
+            name = f"kvstore-aio-{self._threads}"
+            threading.Thread(target=_run, args=(work,), name=name, daemon=True).start()
+        future: asyncio.Future[T] = self.loop.create_future()
+        work.todo.put((function, arguments, future))
+        return future
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
         """Call a function in a thread and wait for it."""
@@ -64,17 +73,11 @@ class Home:
 
     def enter(self) -> None:
         """Something begins that the store must not be closed before."""
-        self._at_work += 1
-        self._idle.clear()
+        self._work.enter()
 
     def leave(self) -> None:
         """It has ended."""
-        self._at_work -= 1
-        if not self._at_work:
-            self._idle.set()
-
-    def _leave(self, job: asyncio.Future[T]) -> None:
-        self.leave()
+        self._work.leave()
 
     # -- fairness ----------------------------------------------------------------------------------
 
@@ -91,9 +94,9 @@ class Home:
     async def close(self, close: Callable[[], object]) -> None:
         """Refuse what is new, let go on what has begun, then call ``close`` in a thread."""
         self._closing = True
-        while self._at_work:
-            await self._idle.wait()
-        if self._closed:
+        while self._work.pending:
+            await self._work.idle.wait()
+        if not self._end_threads.alive:
             return
         try:
             await self.run(close)
@@ -106,8 +109,62 @@ class Home:
 
     def let_go(self) -> None:
         """End the threads, once they have nothing to do."""
-        self._closed = True
-        self._threads.shutdown(wait=False)
+        self._end_threads()
+
+
+class _Work:
+    """What threads have to do for a loop, and have done. Counted on the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.todo: SimpleQueue[Job | None] = SimpleQueue()
+        self.done: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
+        self.waker = Waker(loop, self.deliver)
+        self.pending = 0
+        self.idle = asyncio.Event()
+
+    def enter(self) -> None:
+        self.pending += 1
+        self.idle.clear()
+
+    def leave(self) -> None:
+        self.pending -= 1
+        if not self.pending:
+            self.idle.set()
+
+    def deliver(self) -> None:
+        """On the loop: hand over what was done."""
+        while True:
+            try:
+                future, result, error = self.done.popleft()
+            except IndexError:
+                return
+            self.leave()
+            if future.done():  # cancelled
+                continue
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+
+def _run(work: _Work) -> None:
+    """A thread: does what there is to do until it is told to end."""
+    while (job := work.todo.get()) is not None:
+        function, arguments, future = job
+        result = error = None
+        if not future.cancelled():
+            try:
+                result = function(*arguments)
+            except BaseException as raised:  # noqa: BLE001 - handed to who waits
+                error = raised
+        work.done.append((future, result, error))
+        del job, function, arguments, future, result, error  # while it waits it keeps nothing
+        work.waker.wake()
+
+
+def _end(todo: SimpleQueue[Job | None]) -> None:
+    for _ in range(THREADS):
+        todo.put(None)
 
 
 def _closed() -> StoreClosedError:
