@@ -11,6 +11,7 @@ import pytest
 import kvstore
 from kvstore.backup import back_up
 from kvstore.keyspaces import directory_key
+from kvstore.mutations import encode_put
 from kvstore.tables.compression import codec_of
 from kvstore.tables.manifest import Manifest, read_manifest, write_manifest
 from kvstore.verification import Problem, verify
@@ -279,6 +280,20 @@ class TestDamage:
         first, second = problems(memory)
         assert "entry 2 of segment 2 is no mutation" in first.reason
         assert "version 200" in second.reason
+
+    def test_a_damaged_log_is_not_a_short_one_too(self, memory):
+        """What is in the tables already is damaged in the log: nothing tells where it ended."""
+        store = MadeStore(memory, "s")
+        store.add(numbered(0, 10), last_id=3)
+        with Configuration("s/wal", memory).open(LogVoid()) as log:
+            for _ in range(3):
+                log.append(encode_put(b"k", b"v"))
+            killed = memory.copy()
+        (segment,) = (name for name in killed.list("s/wal") if name.startswith("wal-"))
+        path = os.path.join("s/wal", segment)
+        assert problems(killed) == ()
+        flip(killed, path, 40)
+        assert only_problem(killed).path == path
 
     def test_a_newer_manifest(self, filled):
         from crc32c import crc32c
