@@ -874,7 +874,7 @@ class TestChanges:
 
     @in_loop
     async def test_a_follower_that_is_left_ends(self):
-        async with opening() as db:
+        async with opening(retain_bytes=1 << 20) as db:
             await db.write({b"k": b"v"})
             async with contextlib.aclosing(db.changes(follow=True)) as changes:
                 async for change in changes:
