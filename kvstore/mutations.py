@@ -52,6 +52,9 @@ class MalformedEntryError(ValueError):
 
 def encode(mutations: Mapping[bytes, bytes | None]) -> list[bytes]:
     """A batch as the chunks of a log entry, of now."""
+    if len(mutations) == 1:
+        [(key, value)] = mutations.items()
+        return encode_delete(key) if value is None else encode_put(key, value)
     return encode_at(_now(), mutations)
 
 

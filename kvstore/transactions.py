@@ -18,14 +18,14 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar, overload
 
 from kvstore.batch import Mutations
 from kvstore.codecs import Codec, check_codec
 from kvstore.commit import Commits, read_only
 from kvstore.errors import ConflictError, StoreError, TransactionTooOldError
-from kvstore.keyspaces import ROOT, Keyspace
-from kvstore.mutations import Buffer
+from kvstore.keyspaces import ESCAPE, ROOT, Keyspace
+from kvstore.mutations import Buffer, as_bytes, as_key, as_value
 from kvstore.names import Names, Place
 from kvstore.namespaces import HasNamespaces, Namespace
 from kvstore.pages import merge_pages
@@ -207,6 +207,31 @@ class Transaction(Writes[bytes, Buffer], HasNamespaces):
         self._over = False
         self.entry_id: int | None = None
         """The id of the log entry, once it is committed; None if nothing was written."""
+
+    # -- one key -----------------------------------------------------------------------------------
+
+    # The same as what is inherited; in one frame each they are twice as fast.
+
+    @overload
+    def get(self, key: Buffer) -> bytes | None: ...
+    @overload
+    def get(self, key: Buffer, default: T) -> bytes | T: ...
+    def get(self, key: Buffer, default: object = None) -> object:
+        """The value of a key, or ``default``: as of the transaction's beginning, or its own."""
+        if type(key) is not bytes:
+            key = as_bytes(key, "key")
+        if key >= ESCAPE:
+            key = ROOT.stored(key)
+        source = self._source()
+        value = source.find(key)
+        if type(value) is bytes:
+            return value
+        return default if value is None else source.load(key, value)
+
+    def put(self, key: Buffer, value: Buffer, *, durability: Durability | None = None) -> None:
+        """Set a key, once the transaction has committed."""
+        key, value = as_key(key), as_value(value)
+        self._sink().commit({ROOT.stored(key): value}, durability)
 
     # -- what reads and writes rest on -------------------------------------------------------------
 

@@ -81,12 +81,14 @@ class GroupCommit:
         else:
             item, size, count = prepare(chunks)
         rank = self.rank if durability is None else rank_of(durability)
-        if not rank and size <= fmt.MAX_GROUP_PAYLOAD and decide is None:
+        if not rank and size <= fmt.MAX_GROUP_PAYLOAD:
             buffer = self.buffer
             if self.barred:
                 self.check_barred()
             with buffer.lock:
                 if size <= buffer.room and not self.in_flight:
+                    if decide is not None:
+                        decide()  # nothing has changed yet
                     try:
                         entry_id = buffer.next_id
                         buffer.next_id = entry_id + 1
