@@ -95,11 +95,7 @@ class Directory:
     def check_log_exists(self, manifest: Manifest) -> None:
         """CorruptStoreError where the manifest says that there was a log, and there is none."""
         if not manifest.is_fresh and not (self._names(self.log) - {LOCK}):
-            raise self.log_is_missing()
-
-    def log_is_missing(self) -> CorruptStoreError:
-        """The error for it."""
-        return CorruptStoreError(self.log, 0, "the log is missing")
+            raise CorruptStoreError(self.log, 0, "the log is missing")
 
     def prepare(self, flag: str) -> Manifest:
         """The manifest to go on with. Creates what is missing, empties what is to be emptied."""

@@ -13,7 +13,7 @@ from kvstore.compaction import Compactor
 from kvstore.config import Options, check_flag
 from kvstore.directory import Directory
 from kvstore.engine import Engine
-from kvstore.errors import CorruptStoreError, StoreError, StoreNotFoundError, translate
+from kvstore.errors import CorruptStoreError, StoreNotFoundError, translate
 from kvstore.memtable import Memtable
 from kvstore.parts import ReaderParts, View, WriterParts
 from kvstore.pulse import Pulse
@@ -22,7 +22,7 @@ from kvstore.store import Store
 from kvstore.tables.cache import Cache
 from kvstore.tables.manifest import Manifest
 from kvstore.worker import Worker
-from wal import Configuration, Durability, LogNotFoundError, WalError, WriteAheadLog
+from wal import Configuration, Durability, WalError, WriteAheadLog
 from wal.files import FileSystem, StandardFileSystem
 
 _ATTEMPTS: Final = 20
@@ -230,12 +230,5 @@ def _view(
     checkpoint = Checkpoint(catalog, memtable, Shape(large_value_bytes=options.large_value_bytes))
     with_log = directory_of_log(directory, manifest)
     with_log.check_log_exists(manifest)
-    try:
-        log = _open_log(with_log, options, checkpoint, read_only=True)
-    except StoreError as error:
-        if not isinstance(error.__cause__, LogNotFoundError):
-            raise
-        if not manifest.is_fresh:
-            raise directory.log_is_missing() from error
-        raise StoreNotFoundError(directory.path) from error
+    log = _open_log(with_log, options, checkpoint, read_only=True)
     return View(catalog, memtable, log, checkpoint.replayed)

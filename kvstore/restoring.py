@@ -79,9 +79,11 @@ def is_backup(directory: Directory, manifest: Manifest) -> bool:
 def directory_of_log(directory: Directory, manifest: Manifest) -> Directory:
     """The directory with the log that belongs to a manifest, to read it: usually the same.
 
-    For a backup it is one in memory, with an empty log that ends where the tables do.
+    For a backup it is one in memory, with an empty log that ends where the tables do; so it is for
+    a store whose creation has not come to its log yet, or never did.
     """
-    if not is_backup(directory, manifest):
+    begun = directory.files.exists(directory.log) or not manifest.is_fresh
+    if begun and not is_backup(directory, manifest):
         return directory
     files = MemoryFileSystem()
     WriteAheadLog.begin(Configuration(LOG, files), manifest.last_entry_id)
