@@ -36,6 +36,8 @@ background the log is turned into immutable sorted tables, which are read where 
 Errors derive from :class:`StoreError`; the tree is drawn in :mod:`kvstore.errors`.
 """
 
+from importlib import import_module
+
 from kvstore.batch import Batch
 from kvstore.change_feed import Change
 from kvstore.codecs import BYTES, JSON, MSGPACK, UTF8, Codec
@@ -104,3 +106,10 @@ __all__ = [
     "open",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """``kvstore.aio`` is imported when it is first asked for: asyncio takes its time."""
+    if name == "aio":
+        return import_module("kvstore.aio")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from kvstore.change_feed import Change
+    from kvstore.verification import Report
     from kvstore.statistics import StoreStats
     from kvstore.store import Store
     from wal import Durability
@@ -204,7 +205,7 @@ class AsyncStore(AsyncWrites[bytes, Buffer]):
         """Copy the store to a directory; see :meth:`kvstore.Store.backup`."""
         await self._call(self._store.backup, path)
 
-    async def verify(self) -> object:
+    async def verify(self) -> Report:
         """Read everything on the disk, check it, and report; changes nothing."""
         return await self._call(self._store.verify)
 
