@@ -118,14 +118,26 @@ def test_public_names_are_described(package: str) -> None:
     assert not silent, f"without a docstring: {silent}"
 
 
-PROGRAMS = re.findall(r"^```python\n(.*?)^```$", read(ROOT / "README.md"), re.MULTILINE | re.DOTALL)
+PROGRAM = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PROGRAMS = PROGRAM.findall(read(ROOT / "README.md"))
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda text: text.split(maxsplit=2)[1])
 def test_programs_of_the_readme(program: str, tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(program, encoding="utf-8")
+    run(program, tmp_path)
+
+
+def test_the_tour_of_the_store(tmp_path: Path) -> None:
+    """Its programs go on where the one before has ended: all of them are one."""
+    parts = PROGRAM.findall(read(ROOT / "docs" / "store.md"))
+    assert parts
+    run("\n".join(parts), tmp_path)
+
+
+def run(program: str, directory: Path) -> None:
+    (directory / "program.py").write_text(program, encoding="utf-8")
     command = [sys.executable, "-W", "error", "-c", RUN_PROGRAM, str(ROOT)]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
 
