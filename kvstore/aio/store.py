@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from kvstore.change_feed import Change
-    from kvstore.verification import Report
     from kvstore.statistics import StoreStats
     from kvstore.store import Store
+    from kvstore.verification import Report
     from wal import Durability
 
 T = TypeVar("T")
