@@ -14,7 +14,7 @@ from kvstore.errors import StoreClosedError
 from kvstore.pages import merge_pages
 from kvstore.ranges import Range
 from kvstore.values import MISSING, Page, Value
-from wal import PositionNotFoundError
+from wal import LogClosedError, PositionNotFoundError
 
 if TYPE_CHECKING:
     from kvstore.engine import Engine
@@ -57,14 +57,15 @@ class Pinned:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._memtable, self._log = engine.present
         while True:
+            engine.check()
+            self._memtable, self._log = engine.present
             self.state, self.epoch, self.entry_id = self._memtable.pin()
             self.layer = self.state.layers[0]
             self._released = False
             if not any(layer.has_large for layer in self.state.layers) or self._pin_segments():
                 break
-            self.release()  # a checkpoint came between: what it held is in a table by now
+            self.release()  # a checkpoint came between, or a refresh: look again
         self._older = self.state.maps[1:]
 
     def _pin_segments(self) -> bool:
@@ -73,7 +74,7 @@ class Pinned:
             for layer in self.state.layers:
                 if layer.has_large:
                     self._pins.enter_context(self._log.pin(layer.segment_id))
-        except PositionNotFoundError:
+        except (PositionNotFoundError, LogClosedError):
             return False
         return True
 
