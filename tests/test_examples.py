@@ -49,6 +49,31 @@ def test_async_store(tmp_path: Path) -> None:
         assert "1000 results are right" in told
 
 
+def test_transactions(tmp_path: Path) -> None:
+    told = run("transactions.py", cwd=tmp_path)
+    assert "400 moves asked for" in told
+    assert "every sum was {10000}" in told
+    assert "no audit: something that the transaction read was changed since" in told
+    assert "was one written? False" in told
+
+
+def test_change_feed(tmp_path: Path) -> None:
+    first = run("change_feed.py", cwd=tmp_path)
+    assert "goes on behind entry 0\n" in first
+    again = run("change_feed.py", cwd=tmp_path)
+    assert "goes on behind entry 6\n" in again
+    for told in (first, again):
+        assert "6 commits later it has ['book/2/Woolf']" in told
+
+
+def test_backup(tmp_path: Path) -> None:
+    told = run("backup.py", cwd=tmp_path)
+    assert "1 of 2 tables were there already" in told
+    assert "it is sound" in told
+    assert "10001 items, and the pair agrees: True" in told
+    assert "restored, and written to: 10002 items" in told
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_crash_recovery(tmp_path: Path, seed: int) -> None:
     told = run(
