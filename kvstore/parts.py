@@ -143,7 +143,7 @@ class ReaderParts(Parts):
             engine = self.engine
             engine.cache.forget_all_rows(lambda: engine.show(view.memtable, view.log))
             self._view, self.catalog, self.replayed = view, view.catalog, view.replayed
-            before.log.shutdown()  # what is pinned in it stays open
+            # The log of before is still that of its snapshots, and goes with the last of them.
         self.pulse.beat()
 
     def shut_down(self, tail_is_long: Callable[[], bool]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Final, NoReturn
@@ -102,6 +103,8 @@ class ReadOnlyLog(WriteAheadLog):
         self._directory = judgement.directory
         self._checkpointed_id = judgement.marker.checkpointed_id
         self._reader = LogReader(self._registry)
+        # One that is dropped gives its files back as soon as nobody reads them.
+        weakref.finalize(self, self._registry.close).atexit = False
         for scanned in judgement.scanned:
             segment = scanned.segment
             if segment is not None:
