@@ -62,3 +62,8 @@ def write_file(files, path, data):
     file = files.create(path)
     file.write_at(0, [data])
     file.close()
+
+
+def flipped(data, at, bit=0):
+    """The bytes with one bit changed."""
+    return data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]

@@ -1,4 +1,7 @@
-"""Damaged files: an error that says where, never other data than was written."""
+"""Damaged files: an error that says where, never other data than was written.
+
+What is damaged in a table shows when it is first read, not when the store is opened.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,12 @@ from crc32c import crc32c
 import kvstore
 import wal
 from kvstore.mutations import encode
-from tests.store.support import contents, read_file, write_file
+from kvstore.tables import format as fmt
+from kvstore.tables import manifest as manifests
+from kvstore.tables.cache import Cache
+from kvstore.tables.manifest import read_manifest
+from kvstore.tables.table import Table
+from tests.store.support import contents, flipped, read_file, write_file
 from wal.files import MemoryFileSystem
 
 ITEMS = {b"key-%03d" % n: bytes([n]) * 50 for n in range(5)}
@@ -114,6 +122,209 @@ def test_a_table_in_the_place_of_another(made):
         reopen(files)
 
 
+# ------------------------------------------------------------------ tables of many blocks
+
+
+OLD = {b"%04d" % n: b"old-%04d" % n * 15 for n in range(500)}
+CHANGES = {b"%04d" % n: None if n % 2 else b"new-%04d" % n * 30 for n in range(0, 500, 5)}
+LARGE = {b"large-%d" % n: bytes([n]) * 3_000 for n in range(3)}
+MANY = {key: value for key, value in (OLD | CHANGES | LARGE).items() if value is not None}
+ABSENT = [b"absent", b"", b"\xff", *(b"%04d+" % n for n in range(0, 500, 40))]
+
+
+@pytest.fixture(scope="module", params=[None, "zlib"], ids=["plain", "zlib"])
+def many(request):
+    """A merged table with hash slots and blobs, and a newer one over it, each of some blocks."""
+    files = MemoryFileSystem()
+    with open_many(files, compression=request.param) as db:
+        db.write(OLD | LARGE)
+        db.checkpoint()
+        db.delete(b"something else")
+        db.compact()
+        db.write(CHANGES)
+        db.checkpoint()
+        assert contents(db) == MANY
+    return files
+
+
+def open_many(files, flag="c", **options):
+    options = {"large_value_bytes": 1 << 10, "processes": False, **options}
+    return kvstore.open("s", flag, file_system=files, **options)
+
+
+def tables_of(files):
+    directory = os.path.join("s", "tables")
+    return [os.path.join(directory, name) for name in files.list(directory)]
+
+
+def readers_of(files):
+    """The path of each table, and what the store itself knows of its parts."""
+    for record in read_manifest(files, "s").tables:
+        table = Table(files, os.path.join("s", "tables"), record, Cache(0))
+        table.open()
+        yield table.path, table._reader
+
+
+def reading(db):
+    """Read in every way; each reading is right, or damage. What damage there was."""
+    met = []
+
+    def check(read, expected):
+        try:
+            assert read() == expected
+        except kvstore.CorruptStoreError as damage:
+            met.append(damage)
+
+    for key in [*sorted(MANY)[::7], *sorted(LARGE), *CHANGES, *ABSENT]:
+        check(lambda key=key: db.get(key), MANY.get(key))
+    check(lambda: contents(db), MANY)
+    check(lambda: [*db.keys(reverse=True)], sorted(MANY, reverse=True))
+    check(lambda: db.count(b"0100", b"0200"), sum(b"0100" <= key < b"0200" for key in MANY))
+    check(lambda: db.get_many([b"0003", b"absent"]), [MANY[b"0003"], None])
+    with db.snapshot() as snap:
+        check(lambda: contents(snap), MANY)
+    return met
+
+
+def check_damaged(files, path):
+    """The damage is found by who looks for it, and nobody is ever told anything wrong."""
+    report = kvstore.verify("s", file_system=files)
+    assert [problem.path for problem in report.problems] == [path]
+    for flag in "rw":
+        try:
+            with open_many(files, flag) as db:
+                damage = reading(db)
+                if flag == "w":
+                    damage += merged(db)
+        except kvstore.CorruptStoreError as error:
+            damage = [error]
+        assert {each.path for each in damage} <= {path}
+
+
+def merged(db):
+    """Compact it: either that tells of the damage, or everything is right and stays so."""
+    try:
+        db.compact()
+    except kvstore.CorruptStoreError as damage:
+        assert not db.verify().ok, "the damage was made to look sound"
+        return [damage, *reading(db)]
+    assert reading(db) == []
+    assert db.verify().ok
+    return []
+
+
+def test_many_undamaged(many):
+    assert kvstore.verify("s", file_system=many).ok
+    files = many.copy()
+    assert len(tables_of(files)) == 2
+    with open_many(files, "r") as db:
+        assert reading(db) == []
+    with open_many(files, "w") as db:
+        assert reading(db) == merged(db) == []
+
+
+@pytest.mark.parametrize(
+    "places", [pytest.param(25, id="some"), pytest.param(5_000, id="many", marks=pytest.mark.long)]
+)
+def test_a_bit_anywhere_in_a_table(many, places):
+    for path in tables_of(many):
+        data = read_file(many, path)
+        step = len(data) // places
+        for at in (*range(0, len(data), step), *range(len(data) - 80, len(data), 16)):
+            files = many.copy()
+            write_file(files, path, flipped(data, at, at % 8))
+            check_damaged(files, path)
+
+
+@pytest.mark.parametrize("kind", [fmt.INDEX, fmt.FILTER, fmt.SLOTS])
+def test_a_bit_of_a_section(many, kind):
+    """A filter that is not right would say of keys that they are not there."""
+    for path, reader in readers_of(many):
+        data = read_file(many, path)
+        section = reader.footer.section(kind)
+        if section is None:
+            assert kind == fmt.SLOTS  # only merged tables have them
+            continue
+        places = range(section.offset, section.end)
+        for at in places[:: max(1, len(places) // 6)]:
+            files = many.copy()
+            write_file(files, path, flipped(data, at, at % 8))
+            check_damaged(files, path)
+            with open_many(files, "r") as db, pytest.raises(kvstore.CorruptStoreError):
+                check_each_key(db)
+
+
+def check_each_key(db):
+    for key in [*MANY, *ABSENT]:
+        assert db.get(key) == MANY.get(key)
+
+
+@pytest.mark.parametrize("many", [None], ids=["plain"], indirect=True)  # of one length
+def test_two_blocks_exchanged(many):
+    """Each is sound in itself; but not where it is."""
+    exchanged = 0
+    for path, reader in readers_of(many):
+        data = read_file(many, path)
+        _, offsets, lengths = reader.index
+        pairs = [
+            (one, other)
+            for other in range(len(offsets))
+            for one in range(other)
+            if lengths[one] == lengths[other]
+        ]
+        for one, other in pairs:
+            first, second = (slice(offsets[n], offsets[n] + lengths[n]) for n in (one, other))
+            swapped = bytearray(data)
+            swapped[first], swapped[second] = data[second], data[first]
+            files = many.copy()
+            write_file(files, path, bytes(swapped))
+            check_damaged(files, path)
+            exchanged += 1
+    assert exchanged > 0
+
+
+def test_a_table_replaced_by_an_older_one_of_its_name():
+    """A store that was emptied begins again with number 1; so may one put back by hand."""
+    files = MemoryFileSystem()
+    lives = []
+    for value in (b"older", b"newer"):
+        with kvstore.open("s", "n", file_system=files) as db:
+            db.write({b"k": value, b"m": value})
+            db.checkpoint()
+        lives.append(read_file(files, TABLE))
+    older, newer = lives
+    assert len(older) == len(newer)
+    write_file(files, TABLE, older)
+    assert [p.path for p in kvstore.verify("s", file_system=files).problems] == [TABLE]
+    for flag in "rwc":
+        with pytest.raises(kvstore.CorruptStoreError) as caught:
+            reopen(files, flag)
+        assert caught.value.path == TABLE
+    write_file(files, TABLE, newer)
+    assert reopen(files) == {b"k": b"newer", b"m": b"newer"}
+
+
+def test_damage_is_met_where_it_is_read(many):
+    """Opening a store for writing reads no table, so that it costs the same at any size."""
+    files = many.copy()
+    path = tables_of(files)[0]
+    data = read_file(files, path)
+    write_file(files, path, data[:-1])
+    with open_many(files, "w") as db:
+        db.put(b"recent", b"1")
+        assert db.get(b"recent") == b"1"
+        for read in (lambda: db.get(b"0001"), lambda: contents(db), lambda: db.count()):
+            with pytest.raises(kvstore.CorruptStoreError) as caught:
+                read()
+            assert caught.value.path == path
+        with pytest.raises(kvstore.CorruptStoreError):
+            db.add(b"0001", b"")
+        db.checkpoint()
+        assert db.get(b"recent") == b"1"
+    with pytest.raises(kvstore.CorruptStoreError):
+        open_many(files, "r")
+
+
 def test_an_older_manifest_is_damage_once_its_log_is_gone(made):
     files = MemoryFileSystem()
     with kvstore.open("s", file_system=files, memtable_bytes=1 << 20) as db:
@@ -126,39 +337,90 @@ def test_an_older_manifest_is_damage_once_its_log_is_gone(made):
             reopen(files, flag)
 
 
-def test_a_newer_version_is_not_damage(made):
+@pytest.mark.parametrize("version", [manifests.VERSION - 1, manifests.VERSION + 1])
+def test_another_version_is_not_damage(made, version):
     files = made.copy()
     data = bytearray(read_file(files, MANIFEST))
-    data[4] = 2
+    data[4] = version
     data[-4:] = crc32c(bytes(data[:-4])).to_bytes(4, "little")
     write_file(files, MANIFEST, bytes(data))
-    with pytest.raises(kvstore.FormatVersionError, match="version 2"):
-        reopen(files)
+    for flag in "rwc":
+        with pytest.raises(kvstore.FormatVersionError, match=f"version {version}"):
+            reopen(files, flag)
+    assert read_file(files, MANIFEST) == data
     assert not issubclass(kvstore.FormatVersionError, kvstore.CorruptStoreError)
 
 
+def sound_payload(files):
+    data = read_file(files, MANIFEST)
+    return msgpack.unpackb(data[12:-4])
+
+
+def put_manifest(files, payload):
+    """A manifest with right checksums, whatever is in it."""
+    body = msgpack.packb(payload)
+    frame = b"KVSM" + bytes([manifests.VERSION, 0, 0, 0]) + len(body).to_bytes(4, "little") + body
+    write_file(files, MANIFEST, frame + crc32c(frame).to_bytes(4, "little"))
+
+
+def test_a_manifest_put_together_by_hand(made):
+    """The next test means what it says."""
+    files = made.copy()
+    put_manifest(files, sound_payload(files))
+    assert reopen(files) == ITEMS
+
+
 @pytest.mark.parametrize(
-    "payload",
+    "change",
     [
-        [],
-        {},
-        {"last_entry_id": -1, "next_number": 1, "clearing": False, "tables": []},
-        {"last_entry_id": 1, "next_number": True, "clearing": False, "tables": []},
-        {"last_entry_id": 1, "next_number": 1, "clearing": 0, "tables": []},
-        {"last_entry_id": 1, "next_number": 1, "clearing": False, "tables": [[1, 2]]},
-        {"last_entry_id": 1, "next_number": 1, "clearing": False, "tables": [[1, 2, "3"]]},
-        {"last_entry_id": 1, "next_number": 1, "clearing": False, "tables": [[1, 1 << 62, 3]]},
+        None,
+        {"store_id": b"short"},
+        {"last_entry_id": -1},
+        {"last_entry_id": 1.5},
+        {"next_number": True},
+        {"next_number": 1},
+        {"clearing": 0},
+        {"runs": None},
+        {"runs": [[]]},
+        {"runs": [[[1, 2]]]},
+        {"runs": [[[1, 2, "3"]]]},
     ],
     ids=repr,
 )
-def test_a_manifest_of_another_shape(made, payload):
+def test_a_manifest_of_another_shape(made, change):
     """Right checksums, wrong content: still only an error."""
     files = made.copy()
-    body = msgpack.packb(payload)
-    frame = b"KVSM\x01\0\0\0" + len(body).to_bytes(4, "little") + body
-    write_file(files, MANIFEST, frame + crc32c(frame).to_bytes(4, "little"))
-    with pytest.raises(kvstore.CorruptStoreError):
-        reopen(files)
+    put_manifest(files, [] if change is None else sound_payload(files) | change)
+    for flag in "rw":
+        with pytest.raises(kvstore.CorruptStoreError) as caught:
+            reopen(files, flag)
+        assert caught.value.path == MANIFEST
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        (1, bytes(16)),  # the table's id
+        (1, b"short"),
+        (2, 1 << 62),  # its size
+        (2, 3),
+        (2, -1),
+        (3, 7),  # the checksum of its footer
+        (5, "2"),  # its last entry
+        (6, 1 << 40),  # its items
+    ],
+)
+@pytest.mark.parametrize("flag", ["r", "w"])
+def test_a_manifest_that_says_something_else_of_a_table(made, flag, field, value):
+    files = made.copy()
+    payload = sound_payload(files)
+    assert payload["runs"][-1][0][0] == 1  # the number of the oldest table
+    payload["runs"][-1][0][field] = value
+    put_manifest(files, payload)
+    assert not kvstore.verify("s", file_system=files).ok
+    with pytest.raises(kvstore.CorruptStoreError) as caught:
+        reopen(files, flag)
+    assert caught.value.path in (MANIFEST, TABLE)
 
 
 def test_what_nobody_names_is_removed(made):
