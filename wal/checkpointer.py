@@ -33,6 +33,8 @@ logger = logging.getLogger("wal.checkpointer")
 
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 5.0
+WARNED_EVERY: Final = 60.0
+"""Seconds without a wait of writers after which the next one is worth a warning again."""
 
 
 class Checkpointer:
@@ -61,6 +63,7 @@ class Checkpointer:
         self._stopping = False
         self._hurry = False
         self._attempts = 0  # that failed, in a row
+        self._warn_from = 0.0  # the next wait of writers is told from this time on
         self._failures = 0  # in all
         self.error: BaseException | None = None  # of the last attempt
         self.checkpoints = 0
@@ -100,11 +103,14 @@ class Checkpointer:
         return self._wait_for_room
 
     def _wait_for_room(self) -> None:
-        message = "%d segments await their checkpoint (max_sealed_segments is %d): writers wait"
-        tell(logger.warning, message, len(self._queue), self._max_sealed)
         started = time.monotonic()
         with self._mutex:
             self.waits += 1
+            told, self._warn_from = started < self._warn_from, started + WARNED_EVERY
+        if not told:  # a load that is faster than checkpoints would say it a hundred times
+            message = "%d segments await their checkpoint (max_sealed_segments is %d): writers wait"
+            tell(logger.warning, message, len(self._queue), self._max_sealed)
+        with self._mutex:
             try:
                 self._changed.wait_for(lambda: not self.full() or self.error or self._stopping)
             finally:
