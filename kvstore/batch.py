@@ -9,7 +9,7 @@ from kvstore.codecs import Codec, check_codec
 from kvstore.errors import StoreError
 from kvstore.keyspaces import Keyspace
 from kvstore.mutations import Buffer, as_key, as_value
-from kvstore.names import Names, Place
+from kvstore.names import Key, Names, Place
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -50,7 +50,7 @@ class BatchPart(Generic[V]):
         mutations = self._batch._open_mutations()
         space = self._space
         if space is None:
-            space, extra = self._batch._names.for_writing(self._place)
+            space, extra = self._batch._names.for_writing(self._place, self._batch._claimed)
             mutations.update(extra)
             self._space = space
         mutations[space.stored(key)] = value
@@ -92,6 +92,7 @@ class Batch(BatchPart[V]):
         self._names = names
         self._durability = durability
         self._mutations: Mutations | None = None  # None before and after the block
+        self._claimed: set[Key] = set()
         self._over = False
         self.entry_id: int | None = None
         """The id of the log entry, once it is committed; None for an empty batch."""
@@ -121,7 +122,9 @@ class Batch(BatchPart[V]):
     ) -> None:
         mutations, self._mutations = self._mutations, None
         self._over = True
-        if kind is None and mutations:
+        if kind is not None:
+            self._names.release(self._claimed)
+        elif mutations:
             self.entry_id = self._commit(mutations, self._durability)
 
     def _refusal(self) -> StoreError:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from itertools import islice
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from kvstore.batch import Mutations
 from kvstore.codecs import Codec, check_codec
 from kvstore.keyspaces import Keyspace
 from kvstore.mutations import Buffer
-from kvstore.names import Names, Place
+from kvstore.names import Key, Names, Place
 from kvstore.reading import Reads
 from kvstore.sources import Source
 from kvstore.writing import Sink, Writes
@@ -31,6 +32,9 @@ class ReadRoot(Protocol):
 
 class WriteRoot(ReadRoot, Protocol):
     """What a namespace is written through: a store, a transaction."""
+
+    _claimed: set[Key] | None
+    """What it has claimed in the directory, if it may drop that."""
 
     def _sink(self) -> Sink:
         """Where its mutations go, or an error if none can go there."""
@@ -59,6 +63,7 @@ class ReadableNamespace(Reads[V], HasNamespaces):
         """Use ``namespace()``."""
         self._through = root
         self._path = path
+        self._known: tuple[object, Keyspace] | None = None  # of an era of the directory
         self._decode = path[-1].codec.decoder
 
     @property
@@ -71,7 +76,19 @@ class ReadableNamespace(Reads[V], HasNamespaces):
         return self._path[-1].name
 
     def _reader(self) -> tuple[Source, Keyspace | None]:
-        return self._root._source(), self._root._names.for_reading(self._path)
+        root = self._through
+        source, names = root._source(), root._names
+        known = self._known
+        if known is not None and known[0] is names.era:
+            return source, known[1]
+        return source, self._recorded(names) or names.for_reading(self._path, source)
+
+    def _recorded(self, names: Names) -> Keyspace | None:
+        """Its keys' space, if it is in the store; remembered."""
+        era, space = names.era, names.recorded(self._path)
+        if space is not None:
+            self._known = (era, space)
+        return space
 
     def namespace(self, name: Buffer, codec: Codec[W] | None = None) -> ReadableNamespace[W]:
         """A namespace inside this one."""
@@ -114,9 +131,15 @@ class Namespace(ReadableNamespace[V], Writes[V, V]):
         self._encode = path[-1].codec.encoder
 
     def _writer(self) -> tuple[Sink, Keyspace, Mutations]:
-        sink = self._through._sink()
-        space, extra = self._root._names.for_writing(self._path)
-        return sink, space, extra
+        root = self._through
+        sink, names = root._sink(), root._names
+        known = self._known
+        if known is not None and known[0] is names.era:
+            return sink, known[1], {}
+        space = self._recorded(names)
+        if space is not None:
+            return sink, space, {}
+        return sink, *names.for_writing(self._path, root._claimed)
 
     def _place(self) -> tuple[Sink, Names, Place]:
         return self._through._sink(), self._root._names, self._path
@@ -131,8 +154,7 @@ class Namespace(ReadableNamespace[V], Writes[V, V]):
 
         Keys that are written meanwhile may stay. Not one step: a crash may leave a part.
         """
-        keys = self.keys()
-        while some := list(islice(keys, _CLEARED_AT_ONCE)):
-            sink, space, extra = self._writer()
-            deletions: dict[bytes, Any] = {space.stored(key): None for key in some}
-            sink.commit({**extra, **deletions}, None)
+        with closing(self.keys()) as keys:
+            while some := list(islice(keys, _CLEARED_AT_ONCE)):
+                sink, space, extra = self._writer()
+                sink.commit({**extra, **{space.stored(key): None for key in some}}, None)

@@ -22,7 +22,7 @@ from kvstore.mutations import (
     encode_delete,
     encode_put,
 )
-from kvstore.names import Names, Place
+from kvstore.names import Key, Names, Place
 from kvstore.namespaces import HasNamespaces, Namespace
 from kvstore.parts import Parts
 from kvstore.snapshot import Snapshot
@@ -72,6 +72,8 @@ class Store(Writes[bytes, Buffer], HasNamespaces):
     [(b'a', b'1'), (b'b', b'2')]
     >>> db.close()
     """
+
+    _claimed: set[Key] | None = None  # what is written here is not dropped
 
     def __init__(self, parts: Parts) -> None:
         """Take over the parts of an open store. Use :func:`kvstore.open`."""
@@ -280,6 +282,8 @@ class Store(Writes[bytes, Buffer], HasNamespaces):
         """
         self._engine.check()
         self._parts.refresh()
+        if self.read_only:
+            self._names.forget()
 
     @property
     def last_entry_id(self) -> int:

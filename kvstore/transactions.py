@@ -26,7 +26,7 @@ from kvstore.commit import Commits, read_only
 from kvstore.errors import ConflictError, StoreError, TransactionTooOldError
 from kvstore.keyspaces import ESCAPE, ROOT, Keyspace
 from kvstore.mutations import Buffer, as_bytes, as_key, as_value
-from kvstore.names import Names, Place
+from kvstore.names import Key, Names, Place
 from kvstore.namespaces import HasNamespaces, Namespace
 from kvstore.pages import merge_pages
 from kvstore.pinned import Pinned
@@ -204,6 +204,7 @@ class Transaction(Writes[bytes, Buffer], HasNamespaces):
         self._names = names
         self._durability = durability
         self._state: _TransactionSource | None = None  # None before and after the block
+        self._claimed: set[Key] | None = set()
         self._over = False
         self.entry_id: int | None = None
         """The id of the log entry, once it is committed; None if nothing was written."""
@@ -301,7 +302,12 @@ class Transaction(Writes[bytes, Buffer], HasNamespaces):
         """Drop everything that was written in it, and end it. Idempotent."""
         if not self._over:
             self._source()
-            self._end()
+            self._drop()
+
+    def _drop(self) -> None:
+        self._end()
+        if self._claimed:
+            self._names.release(self._claimed)
 
     def __exit__(
         self,
@@ -311,8 +317,11 @@ class Transaction(Writes[bytes, Buffer], HasNamespaces):
     ) -> None:
         if self._over:
             return
+        if kind is not None:
+            self._drop()
+            return
         try:
-            if kind is None and self._own:
+            if self._own:
                 assert self._commits is not None
                 self._seen.settle()
                 self.entry_id = self._commits.commit(self._own, self._durability, self._decide)

@@ -368,7 +368,7 @@ class TestNames:
         store.begin_log()
         return [problem.reason for problem in problems(memory)]
 
-    def entry(self, parent, name, number, codec=None):
+    def entry(self, parent, name, number, codec="bytes"):
         return directory_key(parent, name), msgpack.packb([number, codec])
 
     def test_sound_ones(self, memory):
