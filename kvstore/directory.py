@@ -26,6 +26,8 @@ from wal.files import FileSystem, Lock
 LOCK: Final = "LOCK"
 LOG: Final = "wal"
 TABLES: Final = "tables"
+BACKUP: Final = "BACKUP"
+"""Marks a backup; see :mod:`kvstore.restoring`."""
 _PARTS: Final = frozenset({LOCK, LOG, TABLES, manifests.NAME, manifests.TEMPORARY})
 _TEMPORARY: Final = "tmp-"
 
@@ -88,6 +90,8 @@ class Directory:
         """The manifest of a store that must have one."""
         manifest = read_manifest(self.files, self.path)
         if manifest is None:
+            if BACKUP in self._names(self.path):
+                raise StoreError(f"{self.path}: a backup that was not completed: repeat it")
             path = os.path.join(self.path, manifests.NAME)
             raise CorruptStoreError(path, 0, "the manifest is missing")
         return manifest

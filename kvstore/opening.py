@@ -20,6 +20,7 @@ from kvstore.pulse import Pulse
 from kvstore.restoring import directory_of_log, is_backup, restore
 from kvstore.store import Store
 from kvstore.tables.cache import Cache
+from kvstore.tables.compression import codec_of
 from kvstore.tables.manifest import Manifest
 from kvstore.worker import Worker
 from wal import Configuration, Durability, WalError, WriteAheadLog
@@ -130,6 +131,7 @@ def _open_for_writing(name: str, directory: Directory, options: Options, flag: s
         if not is_backup(directory, manifest):
             directory.check_log_exists(manifest)
         manifest = restore(directory, manifest)
+        _check_compressions(manifest, options.compression)
         cache = Cache(options.cache_bytes)
         catalog = Catalog(directory, manifest, cache)
         pulse = Pulse()
@@ -153,6 +155,12 @@ def _open_for_writing(name: str, directory: Directory, options: Options, flag: s
     compactor.look()
     engine = Engine(name, options, memtable, cache, log, read_only=False)
     return Store(WriterParts(name, engine, catalog, pulse, checkpoint, compactor))
+
+
+def _check_compressions(manifest: Manifest, chosen: str | None) -> None:
+    """Raise MissingCodecError where a table, or the choice for new ones, needs what is not here."""
+    for name in {record.compression for record in manifest.tables} | {chosen}:
+        codec_of(name)
 
 
 def _open_log(
@@ -223,6 +231,7 @@ def _view(
 ) -> View:
     if manifest.clearing:
         raise StoreNotFoundError(directory.path)
+    _check_compressions(manifest, None)
     known = NO_TABLES if before is None else before.catalog.tables()
     catalog = Catalog(directory, manifest, cache, known)
     catalog.open_tables()  # the writer may remove them

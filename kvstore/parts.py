@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kvstore.backup import back_up
 from kvstore.catalog import Catalog
-from kvstore.change_feed import Change, ChangeFeed
+from kvstore.change_feed import ChangeFeed
 from kvstore.checkpointing import Checkpoint
 from kvstore.commit import read_only
 from kvstore.compaction import Compactor
@@ -35,7 +35,7 @@ class Parts:
         """The last entry that is in tables."""
         return self.catalog.manifest.last_entry_id
 
-    def changes(self, names: Names, after: int | None, follow: bool) -> Iterator[Change]:
+    def changes(self, names: Names, after: int | None, follow: bool) -> ChangeFeed:
         """See :meth:`kvstore.Store.changes`."""
         engine = self.engine
         return ChangeFeed(

@@ -30,13 +30,13 @@ import os
 from dataclasses import replace
 from typing import Final
 
-from kvstore.directory import LOCK, LOG, Directory
+from kvstore.directory import BACKUP, LOCK, LOG, Directory
 from kvstore.errors import CorruptStoreError, translate
 from kvstore.tables.manifest import STORE_ID_BYTES, Manifest, write_manifest
 from wal import Configuration, WalError, WriteAheadLog
 from wal.files import MemoryFileSystem
 
-MARK: Final = "BACKUP"
+MARK: Final = BACKUP
 MARK_DRAFT: Final = "BACKUP.new"
 _TEXT: Final = b"kvstore: a backup of the store %s\n"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar, overload
 
 from kvstore.batch import Mutations
@@ -35,7 +35,7 @@ from kvstore.writing import Sink, Writes
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from kvstore.change_feed import Change
+    from kvstore.change_feed import ChangeFeed
     from kvstore.verification import Report
     from wal import Durability
 
@@ -194,7 +194,7 @@ class Store(Writes[bytes, Buffer], HasNamespaces):
         self._engine.check()
         return Namespace(self, self._names.child((), name, check_codec(codec)))
 
-    def changes(self, after: int | None = None, *, follow: bool = False) -> Iterator[Change]:
+    def changes(self, after: int | None = None, *, follow: bool = False) -> ChangeFeed:
         """What was committed, in the order of the log: see :class:`kvstore.Change`.
 
         Args:

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Final, TypeVar, overload
 
 from kvstore.batch import Mutations
 from kvstore.codecs import Codec, check_codec
-from kvstore.commit import Commits, read_only
-from kvstore.errors import ConflictError, StoreError, TransactionTooOldError
+from kvstore.commit import Commits
+from kvstore.errors import ConflictError, ReadOnlyError, StoreError, TransactionTooOldError
 from kvstore.keyspaces import ESCAPE, ROOT, Keyspace
 from kvstore.mutations import Buffer, as_bytes, as_key, as_value
 from kvstore.names import Key, Names, Place
@@ -252,7 +252,7 @@ class Transaction(Writes[bytes, Buffer], HasNamespaces):
     def _sink(self) -> Sink:
         self._source()
         if self._commits is None:
-            raise read_only()
+            raise ReadOnlyError("the transaction is read-only: nothing can be written in it")
         return self
 
     def _writer(self) -> tuple[Sink, Keyspace, Mutations]:
