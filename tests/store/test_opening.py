@@ -11,7 +11,16 @@ import time
 import pytest
 
 import kvstore
-from tests.store.support import BUFFER, PATIENCE, SMALL, contents, random_history, write_file
+from tests.store.support import (
+    BUFFER,
+    PATIENCE,
+    SMALL,
+    contents,
+    random_history,
+    read_file,
+    write_file,
+)
+from tests.wal.support import until
 from wal.files import MemoryFileSystem
 from wal.files.faulty import FaultyFileSystem
 
@@ -26,6 +35,15 @@ OPERATIONS = {
     "count": lambda db: db.count(),
     "iter": iter,
     "reversed": reversed,
+    "reversed keys": lambda db: db.keys(reverse=True),
+    "snapshot": lambda db: db.snapshot(),
+    "cursor": lambda db: db.cursor(),
+    "transaction": lambda db: db.transaction(),
+    "namespace": lambda db: db.namespace(b"n"),
+    "namespaces": lambda db: list(db.namespaces()),
+    "changes": lambda db: db.changes(),
+    "verify": lambda db: db.verify(),
+    "refresh": lambda db: db.refresh(),
     "sync": lambda db: db.sync(),
     "stats": lambda db: db.stats(),
     "with": lambda db: db.__enter__(),
@@ -35,7 +53,15 @@ OPERATIONS = {
     "delitem": lambda db: db.__delitem__(b"missing"),
     "write": lambda db: db.write({b"k": b"v"}),
     "batch": lambda db: db.batch(),
+    "add": lambda db: db.add(b"k", b"v"),
+    "replace": lambda db: db.replace(b"k", None, b"v"),
+    "pop": lambda db: db.pop(b"k"),
+    "write in a transaction": lambda db: db.transact(lambda tx: tx.put(b"k", b"v")),
+    "write in a namespace": lambda db: db.namespace(b"n").put(b"k", b"v"),
+    "clear a namespace": lambda db: db.namespace(b"n").clear(),
     "checkpoint": lambda db: db.checkpoint(),
+    "compact": lambda db: db.compact(),
+    "backup": lambda db: db.backup("elsewhere"),
 }
 WRITES = [*OPERATIONS][[*OPERATIONS].index("put") :]
 
@@ -170,23 +196,32 @@ class TestReopening:
         with opened(memtable_bytes=8 << 20) as db:
             for first in range(0, 2_000, 500):
                 db.write(dict.fromkeys(keys[first : first + 500], b"v" * 20))
-                db.checkpoint()
+            db.compact()
             full = db.stats()
-            assert full.table_items == 2_000
-            db.write(dict.fromkeys(keys[:200]))
-            db.checkpoint()
-            assert db.stats().table_items == 2_200  # few are left as they are
+            assert (full.tables, full.table_items) == (1, 2_000)
             db.write(dict.fromkeys(keys[:1_000]))
-            db.checkpoint()
+            db.compact()
             half = db.stats()
-            assert (half.tables, half.table_items) == (1, 1_000)
+            assert (half.tables, half.table_items, half.table_tombstones) == (1, 1_000, 0)
             assert half.table_bytes < full.table_bytes * 0.6
+            assert len(files.list(os.path.join(path, "tables"))) == 1
             db.write(dict.fromkeys(keys))
-            db.checkpoint()
+            db.compact()
             assert (db.stats().tables, db.stats().table_bytes) == (0, 0)
             assert files.list(os.path.join(path, "tables")) == []
         with opened("r") as db:
             assert (list(db), db.stats().memtable_items) == ([], 0)
+
+    def test_deletions_free_the_space_by_themselves(self, opened):
+        """Where a quarter of what is in the tables is deletions they are merged, unasked."""
+        keys = [b"%06d" % n for n in range(2_000)]
+        with opened(memtable_bytes=8 << 20) as db:
+            db.write(dict.fromkeys(keys, b"v" * 20))
+            db.checkpoint()
+            db.write(dict.fromkeys(keys[:1_500]))
+            db.checkpoint()
+            until(lambda: (db.stats().table_items, db.stats().table_tombstones) == (500, 0))
+            assert list(db) == keys[1_500:]
 
     def test_many_mutations_are_moved_to_tables_by_themselves(self, opened):
         items = {b"%06d" % n: b"" for n in range(3_000)}
@@ -203,7 +238,7 @@ class TestReopening:
             for n in range(60):
                 db[b"%d" % n] = b""
                 db.checkpoint()
-                assert db.stats().tables <= 12
+                assert db.stats().runs <= 12
             assert db.count() == 60
 
 
@@ -227,16 +262,43 @@ class TestLocking:
         assert opened(lock_timeout=20).get(b"k") is None
         thread.join()
 
-    def test_a_failed_opening_lets_go(self, opened, files, path):
+    @pytest.mark.parametrize("damaged", ["MANIFEST", "wal", "tables"])
+    def test_a_failed_opening_lets_go(self, opened, files, path, damaged):
+        """What is missing is told; once it is back, the store is as it was, and nobody has it."""
         with opened() as db:
             db[b"k"] = b"v"
             db.checkpoint()
-        table = os.path.join(path, "tables", "000000000001.table")
-        files.rename(table, table + "x")
-        with pytest.raises(kvstore.CorruptStoreError):
+            db[b"m"] = b"w"
+        place = os.path.join(path, damaged)
+        names = [damaged] if damaged == "MANIFEST" else files.list(place)
+        place = path if damaged == "MANIFEST" else place
+        names = [os.path.join(place, name) for name in names if name != "LOCK"]
+        kept = {name: read_file(files, name) for name in names}
+        before = threading.active_count()
+        for name in kept:
+            files.remove(name)
+        for flag in "rwc":
+            with pytest.raises(kvstore.CorruptStoreError, match="missing"):
+                self.read_and_close(opened, flag)
+        for name, data in kept.items():
+            write_file(files, name, data)
+        assert threading.active_count() == before
+        assert contents(opened("w")) == {b"k": b"v", b"m": b"w"}
+
+    def read_and_close(self, opened, flag):
+        with opened(flag) as db:  # a missing table is noticed by a writer when it is read
+            contents(db)
+
+    def test_the_log_in_use_by_somebody_else(self, opened, files, path):
+        """Whoever has the log alone has it; the opening that fails gives the store's lock back."""
+        opened().close()
+        lock = files.lock(os.path.join(path, "wal", "LOCK"))
+        before = threading.active_count()
+        with pytest.raises(kvstore.StoreLockedError):
             opened()
-        files.rename(table + "x", table)
-        assert opened()[b"k"] == b"v"
+        assert threading.active_count() == before
+        lock.release()
+        opened()[b"k"] = b"v"
 
     def test_another_process(self, path):
         with kvstore.open(path, memtable_bytes=SMALL) as db:
@@ -256,12 +318,15 @@ class TestReadOnly:
     @pytest.mark.parametrize("operation", WRITES)
     def test_writing_is_refused(self, opened, operation):
         """Where the key was missing ``del`` raised KeyError, as if the store could be written."""
-        opened().close()
+        with opened() as db:
+            db.namespace(b"n")[b"m"] = b"1"
         db = opened("r")
         assert db.read_only
         assert "read-only" in repr(db)
-        with pytest.raises(kvstore.ReadOnlyError, match='"w"'):
+        message = "read-only" if "transaction" in operation else '"w"'
+        with pytest.raises(kvstore.ReadOnlyError, match=message):
             OPERATIONS[operation](db)
+        assert contents(db.namespace(b"n")) == {b"m": b"1"}
 
     def test_beside_a_writer(self, opened):
         writer = opened()
@@ -376,11 +441,17 @@ class TestClosing:
         assert threading.active_count() == before
 
     def test_a_dropped_store_has_lost_nothing_acknowledged(self, path):
-        db = kvstore.open(path, memtable_bytes=SMALL)
-        db[b"k"] = b"v"
-        del db
-        with kvstore.open(path, "w", memtable_bytes=SMALL) as db:
-            assert contents(db) == {b"k": b"v"}
+        """It lets go of its lock, its files and its threads, whenever the log gets to it."""
+        before = threading.active_count()
+        for n in range(3):
+            db = kvstore.open(path, memtable_bytes=SMALL, lock_timeout=PATIENCE)
+            assert contents(db) == {b"%d" % m: b"v" for m in range(n)}
+            db[b"%d" % n] = b"v"
+            db.checkpoint()
+            del db
+        with kvstore.open(path, "w", memtable_bytes=SMALL, lock_timeout=PATIENCE) as db:
+            assert contents(db) == {b"%d" % n: b"v" for n in range(3)}
+        until(lambda: threading.active_count() == before)
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
     @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
