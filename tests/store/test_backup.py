@@ -550,8 +550,8 @@ class TestOfAStore:
     def test_one_that_is_not_complete_is_no_store(self, files, saved, target):
         files.remove(os.path.join(target, "MANIFEST"))
         for flag, match in (
-            ("r", "missing"),
-            ("w", "missing"),
+            ("r", "not completed"),
+            ("w", "not completed"),
             ("c", "not a store"),
             ("n", "not a"),
         ):
