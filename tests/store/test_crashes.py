@@ -17,6 +17,7 @@ from wal.files.faulty import FaultyFileSystem, PowerLoss
 BATCHES, MODELS = random_history(1, 24, keys=8, most=3, size=30)
 DURABILITIES = (FSYNC, FSYNC, FSYNC, WRITE, FSYNC, BUFFER)
 CHECKPOINT_AFTER = {3, 4, 8, 11, 13, 15, 16, 19, 21}
+COMPACT_AFTER = {9, 13, 22}
 CLOSE_AFTER = {6, 14, 18}
 
 
@@ -56,6 +57,9 @@ class Life:
             if number in CHECKPOINT_AFTER:
                 self.db.checkpoint()
                 self.acknowledged = self.begun
+            if number in COMPACT_AFTER:
+                self.db.compact()
+                self.acknowledged = self.begun
             if number in CLOSE_AFTER:
                 self.db.close()
                 self.acknowledged = self.begun
@@ -94,6 +98,7 @@ def test_the_workload_without_a_crash():
     assert {"create", "write_at", "sync", "rename", "sync_directory", "remove"} <= kinds
     merged = {call.path for call in life.system.calls if call.kind == "remove"}
     assert any(path.endswith(".table") for path in merged)
+    assert life.db.closed
     look_at(life.system.killed_state(), "in peace", life)
 
 
@@ -116,6 +121,49 @@ def test_power_loss_before_a_call(step):
             look_at(state, f"before call {number}, {state.label}", life)
             states += 1
     assert states > 400 // step
+
+
+@pytest.mark.parametrize(
+    "step", [pytest.param(41, id="some"), pytest.param(5, id="many", marks=pytest.mark.long)]
+)
+@pytest.mark.parametrize("first", ["power", "process"])
+def test_a_second_end_during_the_recovery(first, step):
+    """Killed or without power, opened, without power again: still a prefix, with all that counts.
+
+    After a kill the second opening finds what was never synced, and must not rest on it.
+    """
+    for number in itertools.count(5, step):
+        life = Life(FaultyFileSystem())
+        life.system.stop_at(number)
+        with contextlib.suppress(PowerLoss, kvstore.StoreError):
+            life.run()
+        lost = life.system.lost_power
+        life.give_up()
+        if not lost:
+            break
+        if first == "process":
+            recovered = [("killed", life.system.killed)]
+        else:
+            states = life.system.crash_states(seed=number, limit=2)
+            recovered = [(s.label, lambda s=s: FaultyFileSystem(s)) for s in states]
+        for label, make in recovered:
+            for calls in (1, 4, 9, 16, 27):
+                look_again_at(make(), calls, f"{number}, {label}", life)
+
+
+def look_again_at(system, calls, label, life):
+    """Lose power after so many calls of a recovery, and look at what that leaves."""
+    system.stop_at(calls)
+    db = None
+    with contextlib.suppress(PowerLoss, kvstore.StoreError):
+        db = kvstore.open("s", file_system=system, memtable_bytes=SMALL)
+        life.check(contents(db), label)
+        db.compact()
+    with contextlib.suppress(PowerLoss, kvstore.StoreError, OSError):
+        if db is not None:
+            db.close()
+    for state in system.crash_states(seed=calls, limit=3):
+        look_at(state, f"{label}, then call {calls}, {state.label}", life)
 
 
 @pytest.mark.parametrize("step", [pytest.param(5, id="every fifth"), ALL])
