@@ -402,6 +402,42 @@ class TestCheckpointsBetweenReadAndCommit:
             assert contents(db) == {b"k": b"new", b"there": b"2"}
             db.checkpoint()
 
+    def test_the_leader_is_slower_than_the_checkpointer(self, db, monkeypatch):
+        """The segment is sealed and taken while its last group is durable, but not applied yet.
+
+        A checkpoint that did not wait would drop the layer, and the group would begin a new one:
+        what the table has would be older than what is in memory, or the other way round.
+        """
+        memtable, taken = db._engine.memtable, threading.Event()
+        arrived, proceed = threading.Event(), threading.Event()
+        apply, publish = memtable.apply, memtable.publish
+
+        def slow_apply(entry_id, segment_id, chunks):
+            if chunks[1] == b"k" and not arrived.is_set():
+                arrived.set()
+                assert proceed.wait(PATIENCE)
+            apply(entry_id, segment_id, chunks)
+
+        def told_publish(runs, segment_id):
+            taken.set()
+            publish(runs, segment_id)
+
+        monkeypatch.setattr(memtable, "apply", slow_apply)
+        db._parts.catalog.attach(told_publish, db._parts._compactor.bury)
+        writer = Worker(lambda: db.put(b"k", b"new", durability=FSYNC))
+        assert arrived.wait(PATIENCE)
+        checkpoint = Worker(db.checkpoint)
+        later = Worker(lambda: db.put(b"k", b"newer", durability=FSYNC))
+        assert db[b"k"] == b"old"
+        assert not taken.is_set()
+        proceed.set()
+        for worker in (writer, later, checkpoint):
+            worker.join()
+        assert taken.is_set()
+        for _ in range(3):
+            assert contents(db) == {b"k": b"newer", b"there": b"1"}
+            db.checkpoint()
+
     def test_reads_while_a_table_is_built(self, system, db):
         """The sealed layer shows its keys until the table does; writes go over it."""
         hold = Hold(system, "tables")
