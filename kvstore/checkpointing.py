@@ -105,7 +105,9 @@ class Checkpoint(LogManager):
         values = values_of(entry, self._shape.large_value_bytes, self.catalog.directory.log)
         for key, value in values.items():
             if isinstance(value, LogBlob):
-                values[key] = position_to_int(value.chunk.position)
+                # A writer elsewhere takes the file when it likes: who reads beside it keeps a copy.
+                held = self._compactor is not None
+                values[key] = position_to_int(value.chunk.position) if held else value.read()
         self.memtable.replay(entry.id, entry.segment_id, values)
         self.replayed += 1
 

@@ -93,14 +93,14 @@ class Cursor(Generic[V]):
         self._check()
         low = self._stored(key)
         at = bisect_left(self._keys, low)
-        return self._come_to(at) if 0 < at < len(self._keys) else self._forward(low)
+        return self._find(at, low) if 0 < at < len(self._keys) else self._forward(low)
 
     def seek_last(self, key: Buffer) -> tuple[bytes, V] | None:
         """To the last key that is not above this one."""
         self._check()
         high = self._stored(key) + b"\0"
         at = bisect_left(self._keys, high)
-        return self._come_to(at - 1) if 0 < at < len(self._keys) else self._backward(high)
+        return self._find(at - 1, high) if 0 < at < len(self._keys) else self._backward(high)
 
     def next(self) -> tuple[bytes, V] | None:
         """To the item behind the present one."""
@@ -160,6 +160,12 @@ class Cursor(Generic[V]):
             return None
         self._keys, self._values = page
         return self._come_to(len(self._keys) - 1 if self._reverse else 0)
+
+    def _find(self, at: int, sought: bytes) -> tuple[bytes, V]:
+        """To an item of the page: that nothing is between it and what was sought counts too."""
+        if self._walk is not None:
+            self._walk.reached(sought)
+        return self._come_to(at)
 
     def _come_to(self, at: int) -> tuple[bytes, V]:
         stored = self._keys[at]

@@ -16,7 +16,7 @@ from kvstore.ranges import Range
 from kvstore.state import State, find_in_runs
 from kvstore.tables.cache import Cache
 from kvstore.values import MISSING, Found, Value, int_to_position
-from wal import LogClosedError, PositionNotFoundError, WalError, WriteAheadLog
+from wal import PositionNotFoundError, WalError, WriteAheadLog
 
 _ATTEMPTS: Final = 100
 
@@ -105,7 +105,7 @@ class Engine:
                 return value
             try:
                 return self.read(value, self.log)
-            except (PositionNotFoundError, LogClosedError):  # closed: a reader was refreshed
+            except PositionNotFoundError:
                 value = self.find(key)
         raise StoreError(f"the value of {key!r} cannot be found where it is said to be")
 
@@ -115,7 +115,7 @@ class Engine:
             try:
                 with log.read_at(int_to_position(value)) as chunk:
                     return chunk.read()
-            except (PositionNotFoundError, LogClosedError):
+            except PositionNotFoundError:
                 self.check()
                 raise
             except WalError as error:

@@ -14,7 +14,7 @@ from kvstore.errors import StoreClosedError
 from kvstore.pages import merge_pages
 from kvstore.ranges import Range
 from kvstore.values import MISSING, Page, Value
-from wal import LogClosedError, PositionNotFoundError
+from wal import PositionNotFoundError, WalError
 
 if TYPE_CHECKING:
     from kvstore.engine import Engine
@@ -65,7 +65,7 @@ class Pinned:
             self._released = False
             if not any(layer.has_large for layer in self.state.layers) or self._pin_segments():
                 break
-            self.release()  # a checkpoint came between, or a refresh: look again
+            self.release()  # a checkpoint came between: what it held is in a table by now
         self._older = self.state.maps[1:]
 
     def _pin_segments(self) -> bool:
@@ -74,8 +74,10 @@ class Pinned:
             for layer in self.state.layers:
                 if layer.has_large:
                     self._pins.enter_context(self._log.pin(layer.segment_id))
-        except (PositionNotFoundError, LogClosedError):
+        except PositionNotFoundError:
             return False
+        except WalError as error:  # the store is being closed
+            raise self._engine.failure(error) from error
         return True
 
     # -- reading -----------------------------------------------------------------------------------

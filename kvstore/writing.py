@@ -79,8 +79,8 @@ class Writes(Reads[V], Generic[V, A]):
     def delete(self, key: Buffer, *, durability: Durability | None = None) -> None:
         """Delete a key, there or not. Raises what :meth:`put` does."""
         key = as_key(key)
-        sink, space, _ = self._writer()
-        sink.commit({space.stored(key): None}, durability)
+        sink, space, extra = self._writer()
+        sink.commit({**extra, space.stored(key): None}, durability)
 
     def __delitem__(self, key: Buffer) -> None:
         """Delete a key that is there; of several threads at once one succeeds. Else KeyError."""

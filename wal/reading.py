@@ -33,14 +33,14 @@ class LogReader:
     def check_usable(self) -> None:
         """Raise in the child of a fork, where locks may be held for ever, and after shutdown."""
         if self.closed is not None:
-            raise self.closed
+            raise self.closed.with_traceback(None)  # it is raised again and again
 
     # -- by position -------------------------------------------------------------------------------
 
     def read_at(self, position: LogPosition) -> ChunkReader:
         """See :meth:`wal.WriteAheadLog.read_at`."""
         if self.closed is not None:
-            raise self.closed
+            raise self.closed.with_traceback(None)  # it is raised again and again
         if not isinstance(position, LogPosition):
             raise TypeError(f"position must be a LogPosition, not {type(position).__name__}")
         segment = self._registry.pin(position.segment_id)
