@@ -28,16 +28,19 @@ def test_a_cursor_in_a_transaction_that_seeks_within_its_page(end):
     """
     with kvstore.open("s", file_system=MemoryFileSystem()) as db:
         db.write({b"a": b"", b"c": b"", b"e": b""})
-        with pytest.raises(kvstore.ConflictError), db.transaction() as tx, tx.cursor() as cursor:
-            if end == "first":
-                assert cursor.first() == (b"a", b"")
-                assert cursor.seek_last(b"d") == (b"c", b"")
-                db[b"cc"] = b"now this is the last up to d"
-            else:
-                assert cursor.last() == (b"e", b"")
-                assert cursor.seek(b"b") == (b"c", b"")
-                db[b"bb"] = b"now this is the first from b on"
-            tx[b"found"] = b"c"
+        tx = db.transaction().__enter__()
+        cursor = tx.cursor()
+        if end == "first":
+            assert cursor.first() == (b"a", b"")
+            assert cursor.seek_last(b"d") == (b"c", b"")
+            db[b"cc"] = b"now this is the last up to d"
+        else:
+            assert cursor.last() == (b"e", b"")
+            assert cursor.seek(b"b") == (b"c", b"")
+            db[b"bb"] = b"now this is the first from b on"
+        tx[b"found"] = b"c"
+        with pytest.raises(kvstore.ConflictError):
+            tx.__exit__(None, None, None)
 
 
 def test_a_delete_in_a_namespace_that_was_never_written():
@@ -69,7 +72,7 @@ def test_large_values_of_a_reader_whose_writer_goes_on():
             started = reader.scan(stop=b"w")
             assert next(started) == (b"00", items[b"00"])
             for _ in range(6):
-                db.write({key: b"new" * 3000 for key in items})
+                db.write(dict.fromkeys(items, b"new" * 3000))
                 db.checkpoint()
             for view in (reader, snap):
                 assert {key: contents(view)[key] for key in items} == items
