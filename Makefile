@@ -44,8 +44,15 @@ help:  ## show this list
 demo: $(VENV)/installed-demo  ## kill a writer again and again, and see that nothing acknowledged is lost
 	@$(RUN) examples/crash_recovery.py $(ARGS)
 
-test: $(VENV)/installed-test  ## the test suite, without the long tests
+test: $(VENV)/installed-test  ## the test suite, without the long tests: two halves side by side
+ifdef ARGS
 	@$(RUN) -m pytest $(ARGS)
+else
+	@out="$$(mktemp)"; trap 'rm -f "$$out"' EXIT; \
+	$(RUN) -m pytest --ignore=tests/store tests >"$$out" 2>&1 & other=$$!; \
+	$(RUN) -m pytest tests/store; store=$$?; \
+	wait $$other; log=$$?; cat "$$out"; exit $$((store | log))
+endif
 
 test-long: $(VENV)/installed-test  ## the long tests; SEED=n repeats a run
 	@seed="$${SEED:-$$(( (RANDOM << 15) + RANDOM ))}"; \
