@@ -352,6 +352,24 @@ class TestDroppedFirstWrites:
                 db.namespace(b"n", UTF8).put(KEY, "v")
         assert contents(db.namespace(b"n", JSON)) == {b"1": 1, b"2": 1}
 
+    def test_who_was_refused_holds_nothing(self, db):
+        with db.transaction() as tx:
+            tx.namespace(b"n", JSON)[KEY] = 7
+            with pytest.raises(kvstore.CodecMismatchError):
+                db.namespace(b"n", UTF8).put(KEY, "v")
+            tx.rollback()
+        db.namespace(b"n", UTF8).put(KEY, "v")
+        assert contents(db.namespace(b"n", UTF8)) == {KEY: "v"}
+
+    def test_one_that_is_dropped_after_another_one_has_written_it(self, db):
+        with db.transaction() as tx:
+            tx.namespace(b"n", JSON)[KEY] = 7
+            db.namespace(b"n", JSON)[KEY] = 8
+            assert db.namespace(b"n", JSON)[KEY] == 8
+            tx.rollback()
+        with pytest.raises(kvstore.CodecMismatchError):
+            db.namespace(b"n", UTF8)
+
     def test_one_transaction_does_not_choose_twice(self, db):
         with db.transaction() as tx:
             tx.namespace(b"n", JSON)[KEY] = 1

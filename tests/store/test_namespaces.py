@@ -453,7 +453,7 @@ class TestDirectory:
                 assert len(set(now.values())) == len(now) == 2 * (n + 1)
                 seen = now
 
-    def test_many_are_found_by_id(self, opened):
+    def test_many_are_found_by_id(self, opened, monkeypatch):
         with opened() as db, db.batch() as batch:
             for n in range(50):
                 batch.namespace(b"%d" % n).namespace(b"m").put(KEY, b"")
@@ -470,7 +470,23 @@ class TestDirectory:
         }
         assert names.names_of(103) is None
         db.namespace(b"latest")[KEY] = b""
+        monkeypatch.setattr(db._engine, "walk", None)  # it was walked once
         assert names.names_of(103) == (b"latest",)
+
+    def test_one_that_is_made_just_before_it_is_claimed(self, db, monkeypatch):
+        names = db._names
+        claim = names._claim
+
+        def late(*arguments):
+            monkeypatch.setattr(names, "_claim", claim)
+            db.namespace(b"n")[b"1"] = b""
+            assert b"1" in db.namespace(b"n")
+            return claim(*arguments)
+
+        monkeypatch.setattr(names, "_claim", late)
+        db.namespace(b"n")[b"2"] = b""
+        assert [*db.namespace(b"n")] == [b"1", b"2"]
+        assert entries_of(db) == {directory_key(0, b"n"): [1, "bytes"]}
 
     def test_two_threads_write_first(self):
         """However they meet, there is one id, and each key is found under it."""
