@@ -89,6 +89,7 @@ class Compactor:
         self.merges = 0
         self.error: BaseException | None = None
         """Of the last attempt, if it failed."""
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kvstore-compactor", daemon=True)
 
     @property
@@ -122,6 +123,8 @@ class Compactor:
         self._worker.stop()
         self._queue.put(lambda: None)
         if self._thread.ident is not None:
+            # Before 3.13 a join that is interrupted takes the thread for ended from then on.
+            self._ended.wait()
             self._thread.join()
         self._empty_queue()
 
@@ -138,6 +141,7 @@ class Compactor:
             except BaseException:
                 # SystemExit too: others would wait for ever for a thread that is gone.
                 logger.exception("compaction: a task failed")
+        self._ended.set()
 
     def _next(self) -> Callable[[], object] | str:
         """The next thing to do: after a pause that is over, to try again."""

@@ -24,7 +24,14 @@ import pytest
 LAYERS: dict[str, list[list[str]]] = {
     # Lowest first. A name with a star stands for all modules that are not named elsewhere.
     "wal": [
-        ["wal.errors", "wal.positions", "wal.statistics", "wal.turnstile", "wal.telling"],
+        [
+            "wal.errors",
+            "wal.positions",
+            "wal.statistics",
+            "wal.turnstile",
+            "wal.telling",
+            "wal.threads",
+        ],
         ["wal.files", "wal.files.*"],
         ["wal.config", "wal.tickets"],
         ["wal.segments", "wal.segments.*"],

@@ -25,6 +25,7 @@ from wal.segments.pool import SparePool
 from wal.segments.retention import Retention
 from wal.segments.sealed import SegmentReader
 from wal.telling import tell
+from wal.threads import JoinableThread
 
 if TYPE_CHECKING:
     from wal.log import WriteAheadLog
@@ -71,7 +72,7 @@ class Checkpointer:
         self.wait_seconds = 0.0
         self._buffer: AppendBuffer | None = None
         self._log: Callable[[], WriteAheadLog | None] = lambda: None
-        self._thread = threading.Thread(target=self._run, name="wal-checkpointer", daemon=True)
+        self._thread = JoinableThread(target=self._run, name="wal-checkpointer", daemon=True)
         registry.on_unpinned = self._notify
 
     def start(self, buffer: AppendBuffer, log: Callable[[], WriteAheadLog | None]) -> None:

@@ -106,7 +106,11 @@ class EntryWriter:
                 begun()
         finally:
             if self._done:
-                self._leave()
+                try:  # not _surely(): an interrupt may come at the beginning of any call
+                    self._leave()
+                except BaseException:
+                    self._leave()
+                    raise
 
     # -- chunks ------------------------------------------------------------------------------------
 
@@ -228,9 +232,15 @@ class EntryWriter:
             self._reserve(writer, fmt.END_BYTES)
             return self._end(writer, on_commit, rank, item, on_accept)
         finally:
-            if not self._done:
-                self._abandon()
-            _surely(self._leave)
+            try:  # not _surely(): an interrupt may come at the beginning of any call
+                if not self._done:
+                    self._abandon()
+                self._leave()
+            except BaseException:
+                if not self._done:
+                    self._abandon()
+                self._leave()
+                raise
 
     def _end(
         self,

@@ -17,6 +17,7 @@ from typing import Final
 from wal.errors import WalError
 from wal.group_commit import GroupCommit
 from wal.telling import tell
+from wal.threads import JoinableThread
 
 logger = logging.getLogger("wal.flusher")
 
@@ -35,7 +36,7 @@ class Flusher:
         self._commits: GroupCommit | None = None
         self._seen_id = -1
         self._witnessed_id = 0
-        self._thread = threading.Thread(target=self._run, name="wal-flusher", daemon=True)
+        self._thread = JoinableThread(target=self._run, name="wal-flusher", daemon=True)
 
     def start(self, commits: GroupCommit) -> None:
         """Begin to look after a log's commits."""

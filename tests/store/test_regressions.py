@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 import traceback
 
 import pytest
 
 import kvstore
 from tests.store.support import SMALL, contents
+from wal.append_buffer import AppendBuffer
+from wal.entry_writer import EntryWriter
 from wal.files import MemoryFileSystem
+from wal.threads import JoinableThread
+
+needs_alarms = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no alarms here")
 
 
 def small_on(files, flag="c"):
@@ -100,3 +108,100 @@ def test_a_store_whose_log_has_closed_already():
         depths.add(len(list(traceback.walk_tb(cause.__traceback__))))
     assert len(depths) == 1
     db.close()
+
+
+@pytest.fixture
+def interrupted():
+    """Calls a function and interrupts the main thread while it waits in there."""
+    previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
+
+    def call(function):
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                function()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    yield call
+    signal.signal(signal.SIGALRM, previous)
+
+
+@needs_alarms
+def test_a_close_that_is_interrupted_while_a_merge_ends(interrupted, monkeypatch):
+    """Closed again, the store let go of its lock while the merge was still at work.
+
+    Before CPython 3.13 a join() that is interrupted takes its thread for ended. The next writer and
+    the merge then renamed each other's manifest away.
+    """
+    files, going, go_on = MemoryFileSystem(), threading.Event(), threading.Event()
+    db = small_on(files)
+    compactor = db._parts._compactor
+
+    def merge():
+        going.set()
+        go_on.wait(20)
+
+    compactor._queue.put(merge)
+    assert going.wait(20)
+    interrupted(db.close)
+    ending = threading.Thread(target=db.close)
+    ending.start()
+    ending.join(0.2)
+    assert ending.is_alive()
+    with pytest.raises(kvstore.StoreLockedError):
+        small_on(files)
+    go_on.set()
+    ending.join(20)
+    assert db.closed
+    small_on(files).close()
+
+
+@needs_alarms
+def test_a_thread_that_was_joined_in_vain(interrupted):
+    """The same of the log's threads, the checkpointer above all."""
+    go_on = threading.Event()
+    thread = JoinableThread(target=lambda: go_on.wait(20), daemon=True)
+    assert not thread.is_alive()
+    thread.start()
+    interrupted(thread.join)
+    thread.join(0.05)
+    assert thread.is_alive()
+    go_on.set()
+    thread.join()
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_an_interrupt_just_when_an_entry_lets_others_go_on(refused, monkeypatch):
+    """At the beginning of the very call that gives up the turn: every other writer waited for ever.
+
+    And so did close(). It came to an entry that was refused, and to one that was committed.
+    """
+    db = small_on(MemoryFileSystem())
+    leave, calls = EntryWriter._leave, []
+
+    def interrupted_leave(entry):
+        calls.append(entry)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        leave(entry)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EntryWriter, "_leave", interrupted_leave)
+        if refused:
+            patched.setattr(AppendBuffer, "begin_entry_locked", lambda self: 1 / 0)
+        with pytest.raises(KeyboardInterrupt):
+            db[b"k"] = bytes(5000)
+    done = []
+    for work in (lambda: db.put(b"l", bytes(5000)), db.close):
+
+        def attempt(work=work):
+            with contextlib.suppress(kvstore.StoreError):
+                work()
+            done.append(work)
+
+        thread = threading.Thread(target=attempt, daemon=True)
+        thread.start()
+        thread.join(10)
+    assert len(done) == 2

@@ -11,6 +11,7 @@ from wal.errors import SegmentAllocationError
 from wal.files import File, FileSystem
 from wal.segments.lifecycle import Segment
 from wal.telling import tell
+from wal.threads import JoinableThread
 
 logger = logging.getLogger("wal.pool")
 
@@ -35,7 +36,7 @@ class SparePool:
         self._next = 0
         self._unwanted: set[int] = set()  # segments that are being removed, if need be repeatedly
         self._requests: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._thread: JoinableThread | None = None
         self._requested = False
 
     def adopt(self, names: list[str]) -> None:
@@ -85,7 +86,7 @@ class SparePool:
                 return
             self._requested = True
             if self._thread is None:
-                thread = threading.Thread(target=self._prepare, name="wal-preparer", daemon=True)
+                thread = JoinableThread(target=self._prepare, name="wal-preparer", daemon=True)
                 thread.start()
                 self._thread = thread
         self._requests.put(True)
