@@ -305,9 +305,11 @@ def steps_of_history():
 
 
 STEPS = steps_of_history()
+SOME = STEPS[:: max(1, len(STEPS) // 13)]
+EACH = [*SOME, *(pytest.param(n, marks=pytest.mark.long) for n in STEPS if n not in SOME)]
 
 
-@pytest.mark.parametrize("step", STEPS[:: max(1, len(STEPS) // 40)])
+@pytest.mark.parametrize("step", EACH)
 def test_a_power_loss_at_any_step_loses_nothing(step):
     files, model = FaultyFileSystem(), {}
     files.make_directory("/db")
@@ -318,7 +320,7 @@ def test_a_power_loss_at_any_step_loses_nothing(step):
         _check_after_crash(FaultyFileSystem(state), model, state.label)
 
 
-@pytest.mark.parametrize("step", STEPS[:: max(1, len(STEPS) // 40)])
+@pytest.mark.parametrize("step", EACH)
 def test_a_kill_and_then_a_power_loss(step):
     """What the second opening relies on was perhaps never synced by the first."""
     files, model = FaultyFileSystem(), {}

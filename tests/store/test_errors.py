@@ -70,7 +70,9 @@ def test_every_name_is_compared():
     assert {name for error in ERRORS for name in vars(error)} <= {*NAMES}
 
 
-@pytest.mark.parametrize("kind", [*dict.fromkeys(map(type, ERRORS))], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind", [*dict.fromkeys(map(type, ERRORS))], ids=lambda kind: kind.__name__
+)
 def test_every_error_is_public_and_documented(kind):
     assert getattr(kvstore, kind.__name__) is kind
     assert kind.__name__ in kvstore.__all__
