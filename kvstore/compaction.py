@@ -70,7 +70,7 @@ class Compaction:
 class Compactor:
     """The thread, its queue, and which runs are being merged.
 
-    ``_changed`` guards ``_busy`` and ``_stopping``; it is never held during I/O. A thread that has
+    ``_mutex`` guards ``_busy`` and ``_stopping``; it is never held during I/O. A thread that has
     claimed runs is the only one to merge them until it has let go of them.
     """
 
@@ -81,7 +81,8 @@ class Compactor:
         self._unit = unit
         self._worker = worker
         self._queue: queue.SimpleQueue[Callable[[], object] | str] = queue.SimpleQueue()
-        self._changed = threading.Condition()
+        self._mutex = threading.RLock()  # taken as such: a Condition is entered by Python code
+        self._changed = threading.Condition(self._mutex)
         self._busy: Runs = ()
         self._stopping = False
         self._attempts = 0  # that failed, in a row
@@ -109,7 +110,7 @@ class Compactor:
         """Have all present runs made into one without tombstones, whatever it costs."""
         wish = Compaction()
         self._queue.put(lambda: self._compact_all(wish))
-        with self._changed:
+        with self._mutex:
             stopped = self._stopping
         if stopped:
             wish.finish(StoppedError())
@@ -117,7 +118,7 @@ class Compactor:
 
     def stop(self) -> None:
         """End what is under way, remove what waits to be removed, end the thread. Idempotent."""
-        with self._changed:
+        with self._mutex:
             self._stopping = True
             self._changed.notify_all()
         self._worker.stop()
@@ -177,7 +178,7 @@ class Compactor:
         self._queue.put(lambda: wish.finish(error))
 
     def _merge_all(self) -> BaseException | None:
-        with self._changed:
+        with self._mutex:
             self._changed.wait_for(lambda: self._stopping or not self._busy)
             if self._stopping:
                 return StoppedError()
@@ -198,7 +199,7 @@ class Compactor:
             self._merge(runs, worker)
 
     def _claim_young(self) -> Runs:
-        with self._changed:
+        with self._mutex:
             while not (self._stopping or self.resting()):
                 count = len(self._catalog.runs)
                 young = next(self._free_locked(), ((), False))[0] if self._busy else ()
@@ -217,7 +218,7 @@ class Compactor:
     # -- who merges what ---------------------------------------------------------------------------
 
     def _claim_chosen(self) -> Runs:
-        with self._changed:
+        with self._mutex:
             if not self._stopping:
                 for runs, whole in self._free_locked():
                     chosen = choose(_sizes(runs), self._unit, whole=whole)
@@ -241,7 +242,7 @@ class Compactor:
         return runs
 
     def _let_go(self, runs: Runs) -> None:
-        with self._changed:
+        with self._mutex:
             self._busy = tuple(run for run in self._busy if run not in runs)
             self._changed.notify_all()
 

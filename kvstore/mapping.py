@@ -89,6 +89,19 @@ class StoreMapping(MutableMapping[bytes, V]):
             return items
         return ((key, self._decoded(value)) for key, value in items)
 
+    def update(self, other: Any = (), /, **more: V) -> None:
+        """Set all of a mapping's, or an iterable's, items: one commit, all or nothing.
+
+        >>> import kvstore, wal
+        >>> with kvstore.open("db", file_system=wal.files.MemoryFileSystem()) as db:
+        ...     db.mapping().update([(b"a", b"1"), (b"b", b"2")])
+        ...     db.last_entry_id
+        1
+        """
+        with self._store.batch() as batch:
+            for key, value in dict(other, **more).items():
+                batch.put(key, self._encoded(value))
+
     # -- what others have as two steps -------------------------------------------------------------
 
     @overload

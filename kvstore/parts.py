@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -135,9 +136,14 @@ class ReaderParts(Parts):
         self._view = view
         self._look = look
         self._refreshing = threading.Lock()
+        # A follower has nobody else to tell it what was written. No circle is made by that.
+        refresh = weakref.WeakMethod(self.refresh)
+        pulse.look = lambda: (found := refresh()) and found()
 
     def refresh(self) -> None:
         with self._refreshing:
+            if self.pulse.closed:
+                return
             before = self._view
             view = self._look(before)
             engine = self.engine

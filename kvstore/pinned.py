@@ -6,13 +6,16 @@ epoch is opened. Of the log only segments are held in which values of its layers
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from kvstore.errors import StoreClosedError
+from kvstore.layers import Epoch, Layer
 from kvstore.pages import merge_pages
 from kvstore.ranges import Range
+from kvstore.state import State
 from kvstore.values import MISSING, Page, Value
 from wal import PositionNotFoundError, WalError
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from kvstore.engine import Engine
 
 _FIRST_PAGE: Final = 32
+_NOTHING: Final = State((Layer(0, threading.Lock()),), ())
 
 
 class PageWalk:
@@ -89,8 +93,8 @@ class Pinned:
             for values in self._older:
                 if key in values:
                     return values[key]
-            self.check()
             value = self._engine.find_in_tables(self.state, key)
+            self.check()
         return None if value is MISSING else value  # type: ignore[return-value]
 
     def find_many(self, keys: list[bytes]) -> list[Value]:
@@ -153,6 +157,14 @@ class Pinned:
         if pins is not None:
             pins.close()
         self._memtable.unpin(self.layer, self.epoch)
+        # Whoever keeps an ended transaction, or a closed snapshot, keeps no tables by it. A reader
+        # that is under way finds nothing here, and then that it was let go of.
+        self.state, self.layer, self.epoch, self._older = (
+            _NOTHING,
+            _NOTHING.layers[0],
+            Epoch(None),
+            (),
+        )
 
     def __del__(self) -> None:
         self.release()

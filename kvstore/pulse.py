@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 _SOON: Final = 0.02
+_OFTEN: Final = 0.1
 _SELDOM: Final = 1.0
 
 
@@ -19,23 +20,26 @@ class Pulse:
     """
 
     def __init__(self, seldom: float = _SELDOM) -> None:
-        self._changed = threading.Condition(threading.Lock())
+        self._mutex = threading.Lock()  # taken as such: a Condition is entered by Python code
+        self._changed = threading.Condition(self._mutex)
         self._seldom = seldom
         self.waiting = 0
         """How many followers wait. Who commits may look at it first, and save the call."""
+        self.look: Callable[[], object] | None = None
+        """Finds out what is new, for those who wait where nobody beats: beside a writer."""
         self.closed = False
         """Whether the store is closed, or about to be."""
 
     def beat(self) -> None:
         """Something was committed: let those who wait look."""
         if self.waiting:
-            with self._changed:
+            with self._mutex:
                 self._changed.notify_all()
 
     def close(self) -> None:
         """End all waiting: the store is closed."""
         self.closed = True
-        with self._changed:
+        with self._mutex:
             self._changed.notify_all()
 
     def wait(self, ready: Callable[[], bool], soon: Callable[[], bool]) -> bool:
@@ -43,11 +47,16 @@ class Pulse:
 
         Neither function may take a lock. ``soon`` tells that it may become ready without a beat.
         """
-        with self._changed:
-            self.waiting += 1
-            try:
-                while not (self.closed or ready()):
-                    self._changed.wait(_SOON if soon() else self._seldom)
-            finally:
-                self.waiting -= 1
+        while not (self.closed or ready()):
+            if self.look is not None:
+                self.look()
+            with self._mutex:
+                self.waiting += 1
+                try:
+                    if not (self.closed or ready()):
+                        often = self.look is not None
+                        pause = _SOON if soon() else _OFTEN if often else self._seldom
+                        self._changed.wait(pause)
+                finally:
+                    self.waiting -= 1
         return not self.closed

@@ -199,7 +199,8 @@ class Store(Writes[bytes, Buffer], HasNamespaces):
 
         Args:
             after: Begin behind this log entry; None: with the oldest that is kept.
-            follow: At the end wait for more, until the store is closed or the iterator is.
+            follow: At the end wait for more, until the store is closed or the iterator is. In a
+                store opened with flag ``"r"`` that refreshes it, some times a second.
 
         Changes are kept until their part of the log is checkpointed, and beyond that as
         ``retain_bytes`` and ``retain_seconds`` of :func:`kvstore.open` say. ChangesLostError, at

@@ -24,7 +24,7 @@ from kvstore.batch import Mutations
 from kvstore.codecs import Codec, check_codec
 from kvstore.commit import Commits
 from kvstore.errors import ConflictError, ReadOnlyError, StoreError, TransactionTooOldError
-from kvstore.keyspaces import ESCAPE, ROOT, Keyspace
+from kvstore.keyspaces import ESCAPE, ROOT, Keyspace, split_stored
 from kvstore.mutations import Buffer, as_bytes, as_key, as_value
 from kvstore.names import Key, Names, Place
 from kvstore.namespaces import HasNamespaces, Namespace
@@ -45,7 +45,7 @@ W = TypeVar("W")
 T = TypeVar("T")
 
 _FIRST_PAUSE: Final = 0.0005
-_LONGEST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 0.5
 
 
 class Observed:
@@ -56,7 +56,7 @@ class Observed:
     >>> seen.intervals += [[b"a", b"c"], [b"b", b"d"]]
     >>> seen.settle()
     >>> seen.touched_by([b"k"]), seen.touched_by([b"c"]), seen.touched_by([b"d", b"x"])
-    (True, True, False)
+    (b'k', b'c', None)
     """
 
     def __init__(self) -> None:
@@ -77,20 +77,20 @@ class Observed:
             elif last is not None:
                 highs[-1] = None if high is None else max(last, high)
 
-    def touched_by(self, keys: Collection[bytes]) -> bool:
-        """Whether any of these keys was read, or lies in an interval that was walked.
+    def touched_by(self, keys: Collection[bytes]) -> bytes | None:
+        """One of these keys that was read, or lies in an interval that was walked; None if none is.
 
         O(log n) for each key, in the n intervals: the append lock is held meanwhile.
         """
         if not self.keys.isdisjoint(keys):
-            return True
+            return next(iter(self.keys.intersection(keys)))
         lows, highs = self._lows, self._highs
         if lows:
             for key in keys:
                 at = bisect_right(lows, key) - 1
                 if at >= 0 and ((high := highs[at]) is None or key < high):
-                    return True
-        return False
+                    return key
+        return None
 
 
 class _ObservedWalk:
@@ -342,8 +342,12 @@ class Transaction(Writes[bytes, Buffer], HasNamespaces):
                     raise TransactionTooOldError(
                         "too much was written since the transaction began to tell what changed"
                     )
-                if self._seen.touched_by(keys):
-                    raise ConflictError("something that the transaction read was changed since")
+                touched = self._seen.touched_by(keys)
+                if touched is not None:
+                    shown = split_stored(touched) or (0, touched)
+                    raise ConflictError(
+                        f"{shown[1]!r}, which the transaction read, was changed since"
+                    )
 
     def _refusal(self) -> StoreError:
         if self._over:
@@ -389,5 +393,5 @@ def check_attempts(attempts: int) -> int:
 
 def pause_after(attempt: int) -> float:
     """Seconds to wait after an attempt, the first being 0; random: who met shall not meet again."""
-    longest: float = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
+    longest: float = min(_FIRST_PAUSE * 3**attempt, _LONGEST_PAUSE)
     return longest * random.random()

@@ -162,7 +162,7 @@ class AsyncWrites(AsyncReads[V], Generic[V, A]):
         """
         if not isinstance(items, Mapping):
             raise TypeError(f"write takes a mapping of keys to values, not {type(items).__name__}")
-        if self._encode is not None and None in items.values():
+        if self._encode is not None and any(value is None for value in items.values()):
             raise TypeError("None may be a value here: use a batch to delete or to put it")
         mutations = {
             as_key(key): None if value is None else self._value(value)

@@ -38,3 +38,17 @@ def test_refreshing_leaves_no_file_open() -> None:
                 reader.refresh()
                 assert reader[b"n"] == b"%d" % number
                 assert reader[b"k"] == LARGE
+
+
+def test_a_follower_in_a_reader_refreshes_it() -> None:
+    """Nobody else would: it waited for ever for what its writer had written long before."""
+    files = MemoryFileSystem()
+    with (
+        kvstore.open("db", file_system=files) as db,
+        kvstore.open("db", "r", file_system=files) as reader,
+        reader.changes(after=0, follow=True) as changes,
+    ):
+        for number in range(3):
+            db.put(b"k", b"%d" % number)
+            db.sync()
+            assert next(changes).items == ((b"k", b"%d" % number),)
