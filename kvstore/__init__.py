@@ -66,7 +66,7 @@ from kvstore.snapshot import Snapshot
 from kvstore.statistics import StoreStats
 from kvstore.store import Store
 from kvstore.transactions import Transaction
-from kvstore.verification import Problem, Report, verify
+from kvstore.upkeep.verification import Problem, Report, verify
 from wal import Durability
 
 __all__ = [

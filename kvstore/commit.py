@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 
 from kvstore.engine import Engine
 from kvstore.errors import ReadOnlyError
+from kvstore.memory.state import State
 from kvstore.mutations import encode, encode_head
-from kvstore.state import State
 from kvstore.values import MISSING, Found, Value, position_to_int
 from wal import Durability, EntryId, PositionNotFoundError, Ticket, WalError
 

@@ -27,7 +27,7 @@ LOCK: Final = "LOCK"
 LOG: Final = "wal"
 TABLES: Final = "tables"
 BACKUP: Final = "BACKUP"
-"""Marks a backup; see :mod:`kvstore.restoring`."""
+"""Marks a backup; see :mod:`kvstore.upkeep.restoring`."""
 _PARTS: Final = frozenset({LOCK, LOG, TABLES, manifests.NAME, manifests.TEMPORARY})
 _TEMPORARY: Final = "tmp-"
 

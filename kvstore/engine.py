@@ -10,10 +10,10 @@ from typing import Final
 
 from kvstore.config import Options
 from kvstore.errors import StoreClosedError, StoreError, translate
-from kvstore.memtable import Memtable
-from kvstore.pinned import PageWalk, Pinned
+from kvstore.memory.memtable import Memtable
+from kvstore.memory.pinned import PageWalk, Pinned
+from kvstore.memory.state import State, find_in_runs
 from kvstore.ranges import Range
-from kvstore.state import State, find_in_runs
 from kvstore.tables.cache import Cache
 from kvstore.values import MISSING, Found, Value, int_to_position
 from wal import PositionNotFoundError, WalError, WriteAheadLog

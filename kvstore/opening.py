@@ -6,23 +6,23 @@ import os
 from contextlib import suppress
 from typing import Final
 
-from kvstore.building import Shape
-from kvstore.catalog import NO_TABLES, Catalog
-from kvstore.checkpointing import Checkpoint
-from kvstore.compaction import Compactor
+from kvstore.background.building import Shape
+from kvstore.background.catalog import NO_TABLES, Catalog
+from kvstore.background.checkpointing import Checkpoint
+from kvstore.background.compaction import Compactor
+from kvstore.background.worker import Worker
 from kvstore.config import Options, check_flag
 from kvstore.directory import Directory
 from kvstore.engine import Engine
 from kvstore.errors import CorruptStoreError, StoreNotFoundError, translate
-from kvstore.memtable import Memtable
+from kvstore.memory.memtable import Memtable
 from kvstore.parts import ReaderParts, View, WriterParts
 from kvstore.pulse import Pulse
-from kvstore.restoring import directory_of_log, is_backup, restore
 from kvstore.store import Store
 from kvstore.tables.cache import Cache
 from kvstore.tables.compression import codec_of
 from kvstore.tables.manifest import Manifest
-from kvstore.worker import Worker
+from kvstore.upkeep.restoring import directory_of_log, is_backup, restore
 from wal import Configuration, Durability, WalError, WriteAheadLog
 from wal.files import FileSystem, StandardFileSystem
 

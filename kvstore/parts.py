@@ -7,18 +7,18 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kvstore.backup import back_up
-from kvstore.catalog import Catalog
+from kvstore.background.catalog import Catalog
+from kvstore.background.checkpointing import Checkpoint
+from kvstore.background.compaction import Compactor
 from kvstore.change_feed import ChangeFeed
-from kvstore.checkpointing import Checkpoint
 from kvstore.commit import read_only
-from kvstore.compaction import Compactor
 from kvstore.engine import Engine
-from kvstore.memtable import Memtable
+from kvstore.memory.memtable import Memtable
 from kvstore.names import Names
 from kvstore.pulse import Pulse
 from kvstore.statistics import StoreStats, make_stats
-from kvstore.verification import Report, verify_store
+from kvstore.upkeep.backup import back_up
+from kvstore.upkeep.verification import Report, verify_store
 from wal import WalError, WriteAheadLog
 
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from kvstore.codecs import Codec, check_codec
 from kvstore.keyspaces import ROOT, Keyspace
+from kvstore.memory.pinned import Pinned
 from kvstore.mutations import Buffer
 from kvstore.names import Names
 from kvstore.namespaces import HasNamespaces, ReadableNamespace
-from kvstore.pinned import Pinned
 from kvstore.reading import Reads
 from kvstore.sources import Source
 

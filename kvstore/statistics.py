@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 from kvstore.config import ITEM_OVERHEAD
 
 if TYPE_CHECKING:
-    from kvstore.catalog import Catalog
+    from kvstore.background.catalog import Catalog
     from kvstore.engine import Engine
-    from kvstore.memtable import Memtable
+    from kvstore.memory.memtable import Memtable
     from wal import LogStats
 
 _SAMPLE: Final = 512

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from kvstore.change_feed import ChangeFeed
-    from kvstore.verification import Report
+    from kvstore.upkeep.verification import Report
     from wal import Durability
 
 T = TypeVar("T")

@@ -25,11 +25,11 @@ from kvstore.codecs import Codec, check_codec
 from kvstore.commit import Commits
 from kvstore.errors import ConflictError, ReadOnlyError, StoreError, TransactionTooOldError
 from kvstore.keyspaces import ESCAPE, ROOT, Keyspace, split_stored
+from kvstore.memory.pinned import Pinned
 from kvstore.mutations import Buffer, as_bytes, as_key, as_value
 from kvstore.names import Key, Names, Place
 from kvstore.namespaces import HasNamespaces, Namespace
 from kvstore.pages import merge_pages
-from kvstore.pinned import Pinned
 from kvstore.ranges import Range
 from kvstore.sources import Source
 from kvstore.values import MISSING, Found, Page, Value

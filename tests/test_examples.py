@@ -53,7 +53,7 @@ def test_transactions(tmp_path: Path) -> None:
     told = run("transactions.py", cwd=tmp_path)
     assert "400 moves asked for" in told
     assert "every sum was {10000}" in told
-    assert "no audit: something that the transaction read was changed since" in told
+    assert "which the transaction read, was changed since" in told
     assert "was one written? False" in told
 
 

@@ -50,6 +50,7 @@ LAYERS: dict[str, list[list[str]]] = {
         ["wal.__main__"],
     ],
     "kvstore": [
+        ["kvstore.memory", "kvstore.background", "kvstore.upkeep"],  # their own docstrings
         ["kvstore.errors", "kvstore.config", "kvstore.values", "kvstore.pulse"],
         ["kvstore.mutations", "kvstore.pages"],
         ["kvstore.ranges", "kvstore.codecs"],
@@ -59,19 +60,19 @@ LAYERS: dict[str, list[list[str]]] = {
         # tables and what is done with them
         ["kvstore.tables", "kvstore.tables.*"],
         ["kvstore.directory"],
-        ["kvstore.building"],
-        ["kvstore.catalog", "kvstore.worker", "kvstore.restoring"],
-        ["kvstore.compaction", "kvstore.backup"],
+        ["kvstore.background.building"],
+        ["kvstore.background.catalog", "kvstore.background.worker", "kvstore.upkeep.restoring"],
+        ["kvstore.background.compaction", "kvstore.upkeep.backup"],
         # memory
-        ["kvstore.in_flight", "kvstore.ordered_keys"],
-        ["kvstore.layers"],
-        ["kvstore.state"],
-        ["kvstore.memtable"],
-        ["kvstore.checkpointing", "kvstore.pinned"],
+        ["kvstore.memory.in_flight", "kvstore.memory.ordered_keys"],
+        ["kvstore.memory.layers"],
+        ["kvstore.memory.state"],
+        ["kvstore.memory.memtable"],
+        ["kvstore.background.checkpointing", "kvstore.memory.pinned"],
         ["kvstore.engine"],
         # what users see
-        ["kvstore.commit", "kvstore.checking", "kvstore.change_feed", "kvstore.mapping"],
-        ["kvstore.statistics", "kvstore.verification", "kvstore.writing"],
+        ["kvstore.commit", "kvstore.upkeep.checking", "kvstore.change_feed", "kvstore.mapping"],
+        ["kvstore.statistics", "kvstore.upkeep.verification", "kvstore.writing"],
         ["kvstore.parts", "kvstore.namespaces"],
         ["kvstore.snapshot", "kvstore.transactions"],
         ["kvstore.store"],

@@ -27,7 +27,7 @@ from wal import PositionNotFoundError, WalError
 if TYPE_CHECKING:
     from kvstore.commit import Choose, Commits, Decide, Mutations
     from kvstore.engine import Engine
-    from kvstore.state import State
+    from kvstore.memory.state import State
     from wal import Durability, Ticket
 
 

@@ -11,8 +11,8 @@ from kvstore.values import MISSING, Found
 
 if TYPE_CHECKING:
     from kvstore.engine import Engine
-    from kvstore.pinned import Pinned
-    from kvstore.state import State
+    from kvstore.memory.pinned import Pinned
+    from kvstore.memory.state import State
 
 
 def at_present(engine: Engine, key: bytes) -> Found:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from kvstore.change_feed import Change
     from kvstore.statistics import StoreStats
     from kvstore.store import Store
-    from kvstore.verification import Report
+    from kvstore.upkeep.verification import Report
     from wal import Durability
 
 T = TypeVar("T")

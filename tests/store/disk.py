@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 
 import wal
-from kvstore.building import MergeJob, SegmentJob, Shape
-from kvstore.catalog import Catalog
-from kvstore.checkpointing import Checkpoint
-from kvstore.compaction import Compactor
+from kvstore.background.building import MergeJob, SegmentJob, Shape
+from kvstore.background.catalog import Catalog
+from kvstore.background.checkpointing import Checkpoint
+from kvstore.background.compaction import Compactor
+from kvstore.background.worker import Worker
 from kvstore.directory import Directory
-from kvstore.memtable import Memtable
+from kvstore.memory.memtable import Memtable
 from kvstore.mutations import encode
 from kvstore.pages import merge_pages
 from kvstore.pulse import Pulse
 from kvstore.tables.cache import Cache
-from kvstore.worker import Worker
 
 UNIT = 64 << 10
 PATIENCE = 20.0

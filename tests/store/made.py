@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 
-from kvstore.building import Built
-from kvstore.catalog import Catalog
+from kvstore.background.building import Built
+from kvstore.background.catalog import Catalog
 from kvstore.directory import Directory, temporary_name
 from kvstore.tables.builder import TableBuilder
 from kvstore.tables.cache import Cache

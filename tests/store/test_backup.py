@@ -11,10 +11,10 @@ import threading
 import pytest
 
 import kvstore
-from kvstore.backup import back_up
 from kvstore.directory import Directory
-from kvstore.restoring import directory_of_log, is_backup, restore
 from kvstore.tables.manifest import read_manifest
+from kvstore.upkeep.backup import back_up
+from kvstore.upkeep.restoring import directory_of_log, is_backup, restore
 from tests.store.made import MadeStore, numbered, read_store
 from tests.store.support import BUFFER, contents, read_file, write_file
 from wal import Configuration, LogVoid, WalError

@@ -11,9 +11,9 @@ import threading
 import pytest
 
 import kvstore
-from kvstore.building import SegmentJob
+from kvstore.background.building import SegmentJob
+from kvstore.background.worker import Worker as TableWorker
 from kvstore.directory import is_temporary
-from kvstore.worker import Worker as TableWorker
 from tests.store.support import (
     BUFFER,
     FSYNC,

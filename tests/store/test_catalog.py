@@ -8,7 +8,7 @@ import gc
 
 import pytest
 
-from kvstore.building import MergeJob, Shape
+from kvstore.background.building import MergeJob, Shape
 from kvstore.errors import CorruptStoreError
 from kvstore.tables.manifest import read_manifest
 from tests.store.disk import Disk, contents_of

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 import wal
-from kvstore.building import MergeJob, Shape, StoppedError, values_of
+from kvstore.background.building import MergeJob, Shape, StoppedError, values_of
 from kvstore.errors import CorruptStoreError, FormatVersionError
 from kvstore.mutations import encode
 from kvstore.tables.cache import Cache

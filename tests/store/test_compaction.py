@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from kvstore import compaction
-from kvstore.building import Shape
+from kvstore.background import compaction
+from kvstore.background.building import Shape
 from kvstore.errors import CorruptStoreError, StoreClosedError, StoreError, StoreFailedError
 from kvstore.tables.merging import (
     FAN_OUT,

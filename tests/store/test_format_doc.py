@@ -16,13 +16,13 @@ from kvstore import mutations
 from kvstore.directory import Directory
 from kvstore.keyspaces import Keyspace, directory_key
 from kvstore.names import Entry
-from kvstore.restoring import MARK, encode_mark, read_mark
 from kvstore.tables import format as fmt
 from kvstore.tables.builder import TableBuilder
 from kvstore.tables.cache import Cache
 from kvstore.tables.manifest import NAME, Manifest, read_manifest
 from kvstore.tables.records import TableRecord
 from kvstore.tables.table import Table
+from kvstore.upkeep.restoring import MARK, encode_mark, read_mark
 from wal.files import MemoryFileSystem
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "store-format.md").read_text("utf-8")

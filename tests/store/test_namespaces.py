@@ -14,7 +14,7 @@ import pytest
 import kvstore
 from kvstore import JSON, UTF8
 from kvstore.keyspaces import Keyspace, directory_bounds, directory_key
-from kvstore.verification import verify
+from kvstore.upkeep.verification import verify
 from tests.store.made import MadeStore
 from tests.store.support import BUFFER, FSYNC, PATIENCE, SMALL, contents
 from tests.store.test_interleavings import Flight

@@ -9,12 +9,12 @@ import msgpack
 import pytest
 
 import kvstore
-from kvstore.backup import back_up
 from kvstore.keyspaces import directory_key
 from kvstore.mutations import encode_put
 from kvstore.tables.compression import codec_of
 from kvstore.tables.manifest import Manifest, read_manifest, write_manifest
-from kvstore.verification import Problem, verify
+from kvstore.upkeep.backup import back_up
+from kvstore.upkeep.verification import Problem, verify
 from tests.store.made import MadeStore, numbered
 from tests.store.support import BUFFER, SMALL, read_file, write_file
 from wal import Configuration, LogVoid

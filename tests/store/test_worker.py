@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from kvstore import worker as workers
-from kvstore.building import Built, MergeJob, SegmentJob, Shape, StoppedError
+from kvstore.background import worker as workers
+from kvstore.background.building import Built, MergeJob, SegmentJob, Shape, StoppedError
+from kvstore.background.worker import Worker
 from kvstore.errors import CorruptStoreError, FormatVersionError, MissingCodecError
 from kvstore.tables.records import TableRecord
-from kvstore.worker import Worker
 from tests.store.disk import PATIENCE, Disk, contents_of, merge_job, segment_job
 from tests.store.test_checkpointing import read, temporaries
 from wal.files import FaultyFileSystem, MemoryFileSystem, StandardFileSystem
@@ -194,7 +194,7 @@ class TestEnd:
             import os, sys
             sys.path.insert(0, {str(ROOT)!r})
             import wal
-            from kvstore.worker import Worker
+            from kvstore.background.worker import Worker
             from tests.store.disk import segment_job
             files = wal.files.StandardFileSystem()
             job = segment_job(files, {str(tmp_path / "d")!r}, [{{b"a": b"1"}}])

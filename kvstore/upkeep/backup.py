@@ -3,7 +3,7 @@
 The store has put everything into tables before. They never change, so nobody has to wait while they
 are linked or copied: it is enough that whoever calls :func:`back_up` holds them. The log is not
 copied. What makes a directory a backup, and a backup a store again, is in
-:mod:`kvstore.restoring`.
+:mod:`kvstore.upkeep.restoring`.
 
 A backup in the directory of an earlier one of the same store takes over the tables that are there
 already, and brings the others. A crash leaves, after
@@ -33,12 +33,12 @@ from typing import Final
 
 from kvstore.directory import LOCK, Directory, is_temporary, temporary_name
 from kvstore.errors import CorruptStoreError, StoreError, StoreFailedError
-from kvstore.restoring import MARK, MARK_DRAFT, encode_mark, read_mark
 from kvstore.tables.cache import Cache
 from kvstore.tables.manifest import NAME, Manifest, Records, read_manifest, write_manifest
 from kvstore.tables.records import TableRecord, number_of
 from kvstore.tables.runs import SortedRun
 from kvstore.tables.table import Table
+from kvstore.upkeep.restoring import MARK, MARK_DRAFT, encode_mark, read_mark
 from wal.files import File
 
 _PIECE: Final = 1 << 20

@@ -1,6 +1,7 @@
 """Recent mutations, and the one place where what readers see is swapped.
 
-Mutations go into the active :class:`~kvstore.layers.Layer`; there is one for each log segment.
+Mutations go into the active layer (:mod:`kvstore.memory.layers`); there is one for each segment of
+the log.
 Behind the layers are the tables' runs. All newest first.
 
 - A look-up of one key reads ``state`` once and takes no lock.
@@ -25,11 +26,11 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
-from kvstore.in_flight import InFlight
-from kvstore.layers import Epoch, Layer
+from kvstore.memory.in_flight import InFlight
+from kvstore.memory.layers import Epoch, Layer
+from kvstore.memory.state import State
 from kvstore.mutations import HEAD_BYTES, PUT, decode
 from kvstore.pulse import Pulse
-from kvstore.state import State
 from kvstore.tables.cache import Cache
 from kvstore.tables.runs import SortedRun
 from kvstore.values import MISSING, Found, Value

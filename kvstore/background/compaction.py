@@ -2,8 +2,8 @@
 
 The thread has one queue, in which everything that it does is asked for: to look whether runs are to
 be merged, to merge all, to remove the file of a table that nobody reads any more, to stop. Merging
-itself is a job (:mod:`kvstore.building`) that a :class:`~kvstore.worker.Worker` does, in a process
-where that pays. Writers never wait for it, but through checkpoints: before a checkpoint would make
+itself is a job (:mod:`kvstore.background.building`) that a worker does, in a process where that
+pays. Writers never wait for it, but through checkpoints: before a checkpoint would make
 more than :data:`~kvstore.tables.merging.MOST_RUNS` runs its thread merges young ones itself (which
 ones the compaction does not have in hand), or waits for the compaction. So a look-up never asks
 more runs than that, however much is written.
@@ -23,12 +23,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final
 
-from kvstore.building import Built, MergeJob, Shape, StoppedError
-from kvstore.catalog import Catalog, Runs
+from kvstore.background.building import Built, MergeJob, Shape, StoppedError
+from kvstore.background.catalog import Catalog, Runs
+from kvstore.background.worker import Worker
 from kvstore.errors import CorruptStoreError, StoreClosedError, StoreError, StoreFailedError
 from kvstore.tables.merging import MOST_RUNS, RunSize, cheapest, choose, stretches
 from kvstore.tables.table import Table
-from kvstore.worker import Worker
 
 logger = logging.getLogger("kvstore.compaction")
 

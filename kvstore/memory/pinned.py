@@ -12,10 +12,10 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from kvstore.errors import StoreClosedError
-from kvstore.layers import Epoch, Layer
+from kvstore.memory.layers import Epoch, Layer
+from kvstore.memory.state import State
 from kvstore.pages import merge_pages
 from kvstore.ranges import Range
-from kvstore.state import State
 from kvstore.values import MISSING, Page, Value
 from wal import PositionNotFoundError, WalError
 

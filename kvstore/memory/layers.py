@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from itertools import repeat
 from typing import Final
 
-from kvstore.ordered_keys import OrderedKeys
+from kvstore.memory.ordered_keys import OrderedKeys
 from kvstore.values import MISSING, Found, Page, Value
 
 LARGEST_PAGE: Final = 1024

@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from kvstore.checking import LogCheck, decoded_names
 from kvstore.directory import Directory
 from kvstore.errors import CorruptStoreError, StoreError
 from kvstore.keyspaces import directory_bounds
-from kvstore.restoring import is_backup
 from kvstore.tables.cache import Cache
 from kvstore.tables.manifest import NAME, Manifest
 from kvstore.tables.records import TableRecord
 from kvstore.tables.table import Table
+from kvstore.upkeep.checking import LogCheck, decoded_names
+from kvstore.upkeep.restoring import is_backup
 from kvstore.values import Value
 from wal import Configuration, CorruptLogError, LogNotFoundError, WalError
 from wal.files import FileSystem, StandardFileSystem

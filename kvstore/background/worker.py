@@ -29,7 +29,7 @@ from typing import IO, Any, Final, NoReturn
 
 import msgpack
 
-from kvstore.building import Built, Job, MergeJob, SegmentJob, StoppedError
+from kvstore.background.building import Built, Job, MergeJob, SegmentJob, StoppedError
 from kvstore.directory import temporary_prefix
 from kvstore.errors import CorruptStoreError, FormatVersionError, MissingCodecError
 from kvstore.tables.records import TableRecord
@@ -44,7 +44,7 @@ _PATIENCE: Final = 60.0  # for a process to come up, and for a killed one to be 
 _LENGTH: Final = struct.Struct("<I")
 _PROGRAM: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from kvstore.worker import serve; serve(int(sys.argv[2]))"
+    "from kvstore.background.worker import serve; serve(int(sys.argv[2]))"
 )
 _JOBS: Final[dict[str, type[SegmentJob | MergeJob]]] = {
     "segment": SegmentJob,
@@ -59,7 +59,7 @@ class _ProcessError(Exception):
 class Worker:
     """Runs one job at a time. ``stop`` may be called from any thread.
 
-    >>> from kvstore.building import Shape
+    >>> from kvstore.background.building import Shape
     >>> from wal.files import MemoryFileSystem
     >>> worker = Worker(MemoryFileSystem())
     >>> worker.run(MergeJob("tables", (), True, Shape()))

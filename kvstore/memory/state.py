@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvstore.layers import Layer
+from kvstore.memory.layers import Layer
 from kvstore.tables.runs import SortedRun
 from kvstore.values import MISSING, Found, Value
 

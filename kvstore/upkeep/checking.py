@@ -6,13 +6,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final, cast
 
-from kvstore.building import values_of
+from kvstore.background.building import values_of
 from kvstore.config import Options
 from kvstore.errors import CorruptStoreError
 from kvstore.keyspaces import directory_bounds
+from kvstore.memory.pinned import PageWalk
 from kvstore.names import Entry as Name
 from kvstore.names import entries
-from kvstore.pinned import PageWalk
 from kvstore.ranges import Range
 from kvstore.sources import Source
 from kvstore.values import Blob, Value

@@ -31,7 +31,7 @@ from dataclasses import replace
 from itertools import chain
 from types import MappingProxyType
 
-from kvstore.building import Built
+from kvstore.background.building import Built
 from kvstore.directory import Directory, is_temporary
 from kvstore.tables.cache import Cache
 from kvstore.tables.manifest import (

@@ -8,7 +8,7 @@ may be repeated, after a failure or a crash, whatever became of the attempt befo
 after                                       a crash leaves
 ==========================================  ====================================================
 the tables are written and synced           ``tmp-`` files: removed at the next opening
-the catalog has changed                     tables and manifest: see :mod:`kvstore.catalog`
+the catalog has changed                     tables and manifest: see the catalog
 readers see the tables, and memory lets     –
 go of what they hold
 ``checkpoint_to`` returns, the log's        the segment is replayed, or passed over, by the
@@ -24,14 +24,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from kvstore.building import LogBlob, SegmentJob, Shape, values_of
-from kvstore.catalog import Catalog
-from kvstore.compaction import Compactor
+from kvstore.background.building import LogBlob, SegmentJob, Shape, values_of
+from kvstore.background.catalog import Catalog
+from kvstore.background.compaction import Compactor
+from kvstore.background.worker import Worker
 from kvstore.errors import CorruptStoreError
-from kvstore.memtable import Memtable
+from kvstore.memory.memtable import Memtable
 from kvstore.tables.manifest import NAME
 from kvstore.values import position_to_int
-from kvstore.worker import Worker
 from wal import Entry, EntryId, LogManager, RecoveredSegment, Recovery, SegmentReader, WriteAheadLog
 from wal.files import Lock
 

@@ -1,0 +1,1 @@
+"""The present in memory: layers of recent mutations, the state that readers see, and its past."""

@@ -1,0 +1,1 @@
+"""Looking after a store: backups, what makes stores of them again, and verification."""
