@@ -154,6 +154,7 @@ class Namespace(ReadableNamespace[V], Writes[V, V]):
 
         Keys that are written meanwhile may stay. Not one step: a crash may leave a part.
         """
+        self._through._sink()  # refuses where nothing can be written
         with closing(self.keys()) as keys:
             while some := list(islice(keys, _CLEARED_AT_ONCE)):
                 sink, space, extra = self._writer()

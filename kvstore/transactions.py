@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, overload
 
 from kvstore.batch import Mutations
 from kvstore.codecs import Codec, check_codec
-from kvstore.commit import Commits
+from kvstore.commit import Commits, read_only
 from kvstore.errors import ConflictError, ReadOnlyError, StoreError, TransactionTooOldError
 from kvstore.keyspaces import ESCAPE, ROOT, Keyspace, split_stored
 from kvstore.memory.pinned import Pinned
@@ -153,7 +153,9 @@ class _TransactionSource:
     def _pages(self, wanted: Range, most: int | None, reverse: bool) -> Iterator[Page]:
         sources = self._pinned.sources(wanted, most, reverse)
         own = self._own_page(wanted)
-        return merge_pages([iter([own] if own[0] else []), *sources], reverse=reverse)
+        for page in merge_pages([iter([own] if own[0] else []), *sources], reverse=reverse):
+            self._pinned.check()
+            yield page
 
     def _own_page(self, wanted: Range) -> Page:
         low, high = wanted
@@ -252,6 +254,8 @@ class Transaction(Writes[bytes, Buffer], HasNamespaces):
     def _sink(self) -> Sink:
         self._source()
         if self._commits is None:
+            if self._engine.read_only:
+                raise read_only()
             raise ReadOnlyError("the transaction is read-only: nothing can be written in it")
         return self
 

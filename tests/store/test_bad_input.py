@@ -175,19 +175,7 @@ def test_after_the_end(db, kind):
     cursor.close()
 
 
-UNCHECKED = pytest.mark.xfail(
-    strict=True, reason="a scan of a transaction goes on after its end, over a state not kept"
-)
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "snapshot",
-        pytest.param("transaction", marks=UNCHECKED),
-        pytest.param("read-only transaction", marks=UNCHECKED),
-    ],
-)
+@pytest.mark.parametrize("kind", ["snapshot", "transaction", "read-only transaction"])
 def test_iterators_after_the_end(db, kind):
     """They neither end as if that were all, nor show what was written since."""
     db.write(MANY)
