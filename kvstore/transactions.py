@@ -148,11 +148,12 @@ class _TransactionSource:
 
     def walk(self, wanted: Range, most: int | None, *, reverse: bool) -> _ObservedWalk:
         self._pinned.check()
-        return _ObservedWalk(self._pages(wanted, most, reverse), self._seen, wanted, reverse)
+        own = self._own_page(wanted)  # as it is now: the walk is lazy
+        pages = self._pages(own, wanted, most, reverse)
+        return _ObservedWalk(pages, self._seen, wanted, reverse)
 
-    def _pages(self, wanted: Range, most: int | None, reverse: bool) -> Iterator[Page]:
+    def _pages(self, own: Page, wanted: Range, most: int | None, reverse: bool) -> Iterator[Page]:
         sources = self._pinned.sources(wanted, most, reverse)
-        own = self._own_page(wanted)
         for page in merge_pages([iter([own] if own[0] else []), *sources], reverse=reverse):
             self._pinned.check()
             yield page
