@@ -7,6 +7,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 from wal.checkpoint_marker import CleanMark
@@ -75,7 +76,7 @@ class Closing:
             last_first.callback(parts.checkpointer.manager_closed)
             last_first.callback(self._ended)
             for part in (parts.lock.release, parts.marker.close, parts.checkpointer.close):
-                last_first.callback(part)
+                last_first.callback(_surely, part)
             last_first.callback(parts.registry.close)
             last_first.callback(parts.pool.close)
             if clean:
@@ -153,6 +154,17 @@ class Closing:
         """Raise in the child of a fork, where a lock may be held for ever."""
         if self._forked:
             raise _forked()
+
+
+def _surely(step: Callable[[], object]) -> None:
+    """Take a step that may be repeated, also if an interrupt comes in the middle of it."""
+    try:
+        step()
+    except Exception:
+        raise
+    except BaseException:
+        step()
+        raise
 
 
 def _left(deadline: float | None) -> float | None:

@@ -14,6 +14,7 @@ from tests.store.support import SMALL, contents
 from wal.append_buffer import AppendBuffer
 from wal.entry_writer import EntryWriter
 from wal.files import MemoryFileSystem
+from wal.files.lock_file import LockFile
 from wal.threads import JoinableThread
 
 needs_alarms = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no alarms here")
@@ -205,3 +206,24 @@ def test_an_interrupt_just_when_an_entry_lets_others_go_on(refused, monkeypatch)
         thread.start()
         thread.join(10)
     assert len(done) == 2
+
+
+def test_a_close_that_is_interrupted_while_it_lets_go_of_the_locks(tmp_path, monkeypatch):
+    """The log took itself for closed and kept its lock: nobody in this process could open it."""
+    db = kvstore.open(tmp_path / "s")
+    db[b"k"] = b"v"
+    release, calls = LockFile.release, []
+
+    def interrupted_release(lock):
+        calls.append(lock)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        release(lock)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LockFile, "release", interrupted_release)
+        with pytest.raises(KeyboardInterrupt):
+            db.close()
+    db.close()
+    with kvstore.open(tmp_path / "s") as db:
+        assert contents(db) == {b"k": b"v"}
