@@ -50,8 +50,9 @@ ifdef ARGS
 else
 	@out="$$(mktemp)"; trap 'rm -f "$$out"' EXIT; \
 	$(RUN) -m pytest --ignore=tests/store tests >"$$out" 2>&1 & other=$$!; \
-	$(RUN) -m pytest tests/store; store=$$?; \
-	wait $$other; log=$$?; cat "$$out"; exit $$((store | log))
+	store=0; $(RUN) -m pytest tests/store || store=$$?; \
+	log=0; wait $$other || log=$$?; \
+	cat "$$out"; exit $$((store | log))
 endif
 
 test-long: $(VENV)/installed-test  ## the long tests; SEED=n repeats a run
