@@ -157,6 +157,7 @@ class _TransactionSource:
         for page in merge_pages([iter([own] if own[0] else []), *sources], reverse=reverse):
             self._pinned.check()
             yield page
+        self._pinned.check()  # that there is no more was found out in time
 
     def _own_page(self, wanted: Range) -> Page:
         low, high = wanted

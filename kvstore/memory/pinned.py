@@ -92,8 +92,12 @@ class Pinned:
         if value is MISSING:
             for values in self._older:
                 if key in values:
-                    return values[key]
-            value = self._engine.find_in_tables(self.state, key)
+                    value = values[key]
+                    break
+            else:
+                value = self._engine.find_in_tables(self.state, key)
+                self.check()
+        if self._released:  # perhaps while it was looked for: what was found may be anything
             self.check()
         return None if value is MISSING else value  # type: ignore[return-value]
 
@@ -112,6 +116,7 @@ class Pinned:
         for page in merge_pages(self.sources(wanted, most, reverse), reverse=reverse):
             self.check()
             yield page
+        self.check()  # that there is no more was found out of a state that is still held
 
     def sources(self, wanted: Range, most: int | None, reverse: bool) -> Iterator[Iterator[Page]]:
         """What the state has of a range, newest first."""

@@ -227,3 +227,16 @@ def test_a_close_that_is_interrupted_while_it_lets_go_of_the_locks(tmp_path, mon
     db.close()
     with kvstore.open(tmp_path / "s") as db:
         assert contents(db) == {b"k": b"v"}
+
+
+def test_a_scan_that_is_first_asked_after_its_end():
+    """A scan begun in a snapshot or transaction that had ended since yielded nothing, silently."""
+    with kvstore.open("s", file_system=MemoryFileSystem()) as db:
+        db.write({b"%d" % n: b"" for n in range(10)})
+        with db.snapshot() as snap:
+            begun = [snap.scan(), snap.keys(reverse=True), snap.values(limit=3)]
+        with db.transaction() as tx:
+            begun += [tx.scan(), tx.keys(reverse=True), tx.values(limit=3)]
+        for walk in begun:
+            with pytest.raises(kvstore.StoreClosedError):
+                list(walk)
