@@ -178,15 +178,14 @@ class Memtable:
     def unpin(self, layer: Layer, epoch: Epoch) -> None:
         """Let go of an epoch of a layer.
 
-        It may be a finalizer that calls this, in the middle of anything: so it does not wait for
-        the lock. Where that is held, who takes it next closes the epoch.
+        It may be a finalizer that calls this, in the middle of anything. So where the lock is held,
+        perhaps by this very thread, who takes it next closes the epoch.
         """
         self._unpinned.append((layer, epoch))
-        if self.visibility.acquire(blocking=False):
-            try:
+        if not self.visibility.locked():
+            # Not acquire(blocking=False): an interrupt behind that would leave the lock held.
+            with self.visibility:
                 self._close_epochs_locked()
-            finally:
-                self.visibility.release()
 
     def changed_since_locked(
         self, layer: Layer, epoch: Epoch
