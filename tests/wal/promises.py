@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import logging
-import os
 import sys
 import threading
 from dataclasses import dataclass, field
@@ -32,13 +31,6 @@ SMALL = {
     "keep_free_segments": 1,
 }
 """Segments of a few entries, so that a short history rotates and recycles."""
-
-
-def seed():
-    """The seed of a long campaign: ``SEED`` repeats a run."""
-    chosen = int(os.environ.get("SEED", "0"))
-    print(f"SEED={chosen}")  # noqa: T201
-    return chosen
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ import random
 import pytest
 
 import wal
+from tests.campaigns import seed
 from tests.wal.promises import (
     BUFFER,
     FSYNC,
@@ -26,7 +27,6 @@ from tests.wal.promises import (
     examine,
     look_beside,
     no_power_no_noise,
-    seed,
 )
 from tests.wal.writers import finish_in_time, found_in, write_from_many
 from wal.files.faulty import FaultyFileSystem, PowerLoss

@@ -16,7 +16,8 @@ import tracemalloc
 import pytest
 
 import wal
-from tests.wal.promises import BUFFER, SMALL, Keeper, no_power_no_noise, read_segment, seed
+from tests.campaigns import seed
+from tests.wal.promises import BUFFER, SMALL, Keeper, no_power_no_noise, read_segment
 from wal.checkpoint_marker import BLOCK, CleanMark, Marker
 from wal.files.memory import MemoryFileSystem
 from wal.segments import format as fmt

@@ -11,6 +11,7 @@ import time
 import pytest
 
 import wal
+from tests.campaigns import seed
 from tests.wal.promises import (
     BUFFER,
     WRITE,
@@ -21,7 +22,6 @@ from tests.wal.promises import (
     examine,
     look_beside,
     no_power_no_noise,
-    seed,
 )
 from tests.wal.writers import PATIENCE, Writers, finish_in_time, found_in, write_from_many
 from wal.files.faults import KINDS

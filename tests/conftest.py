@@ -1,0 +1,45 @@
+"""For all tests: the ledger of the campaigns, and Hypothesis as a deterministic tool."""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+import pytest
+
+from tests.campaigns import Ledger, seed
+
+# In the default run the same examples every time; the long one draws them from its seed, which
+# `make test-long` hands over as --hypothesis-seed.
+hypothesis.settings.register_profile(
+    "short", derandomize=True, deadline=None, database=None, print_blob=True
+)
+hypothesis.settings.load_profile("short")
+
+LEDGER = pytest.StashKey[Ledger]()
+
+
+def pytest_configure(config):
+    config.stash[LEDGER] = Ledger()
+
+
+@pytest.fixture
+def tally(request):
+    """``tally("what is tried where", states=12, kills=3)``: counts that add up over a run."""
+    ledger = request.config.stash[LEDGER]
+
+    def tally(campaign, **counts):
+        ledger.add(campaign, counts)
+
+    return tally
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    lines = config.stash[LEDGER].lines()
+    if lines:
+        terminalreporter.section(f"campaigns, seed {seed()}")
+        for line in lines:
+            terminalreporter.write_line(line)
+    path = os.environ.get("LEDGER")
+    if path:
+        config.stash[LEDGER].save(path)
