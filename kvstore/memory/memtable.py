@@ -12,7 +12,8 @@ Behind the layers are the tables' runs. All newest first.
 ``visibility`` is the lock that makes all this one order: whoever changes the active layer, swaps
 the state, opens or closes an epoch, or looks at more than one key of what changes holds it, for
 moments and never during I/O. The log may hold its append lock around :meth:`apply` and
-:meth:`accepted`. Inside it only the cache's lock is taken.
+:meth:`accepted`. Inside it no lock is taken: so whoever waits for it waits for a moment only, a
+finalizer too.
 
 Layers link to the next newer one, so that a transaction can see all that was written since it
 began, whatever was checkpointed meanwhile. A dropped layer's link is cut once
@@ -179,11 +180,12 @@ class Memtable:
         """Let go of an epoch of a layer.
 
         It may be a finalizer that calls this, in the middle of anything. So where the lock is held,
-        perhaps by this very thread, who takes it next closes the epoch.
+        perhaps by this very thread, who pins next closes the epoch.
         """
         self._unpinned.append((layer, epoch))
         if not self.visibility.locked():
-            # Not acquire(blocking=False): an interrupt behind that would leave the lock held.
+            # Not acquire(blocking=False): an interrupt behind that would leave the lock held. If
+            # another thread has taken it by now, it lets go of it without waiting for anything.
             with self.visibility:
                 self._close_epochs_locked()
 
@@ -216,9 +218,14 @@ class Memtable:
         The rows of dropped layers leave the cache in the same step: older ones are wrong now.
         """
         upto = -1 if segment_id is None else segment_id
-        with self.visibility:
-            gone = [each for each in self.state.layers if each.segment_id <= upto and each.values]
-            self._cache.forget_rows(_keys_of(gone), lambda: self._swap_locked(runs, upto, gone))
+        # Nothing is applied to these any more, so they may be looked at without the lock.
+        gone = [each for each in self.state.layers if each.segment_id <= upto and each.values]
+
+        def swap() -> None:
+            with self.visibility:
+                self._swap_locked(runs, upto, gone)
+
+        self._cache.forget_rows(_keys_of(gone), swap)
 
     def _swap_locked(self, runs: tuple[SortedRun, ...], upto: int, gone: list[Layer]) -> None:
         kept = tuple(layer for layer in self.state.layers if layer.segment_id > upto)

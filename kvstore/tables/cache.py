@@ -140,22 +140,25 @@ class Cache:
             self._shrink()
 
     def forget_rows(self, keys: Collection[bytes], swap: Callable[[], None]) -> None:
-        """Change the tables by ``swap`` and forget these rows, in one hold of the lock."""
+        """Forget these rows and change the tables by ``swap``, in one hold of the lock.
+
+        In that order: whoever has seen the change, and takes no lock, finds no row from before it.
+        """
         with self.lock:
-            swap()
             for generation in (self._young, self._old):
                 for key in generation.rows.keys() & keys:
                     value = generation.rows.pop(key)
                     size = len(value) if isinstance(value, bytes) else 0
                     generation.bytes -= _ROW_OVERHEAD + len(key) + size
+            swap()
 
     def forget_all_rows(self, swap: Callable[[], None]) -> None:
-        """Change the tables by ``swap`` and forget every row, in one hold of the lock."""
+        """As :meth:`forget_rows`, of every row."""
         with self.lock:
-            swap()
             for generation in (self._young, self._old):
                 generation.rows = {}
                 generation.bytes = sum(generation.block_bytes.values())
+            swap()
 
     # ------------------------------------------------------------------ blocks
 

@@ -10,6 +10,8 @@ import traceback
 import pytest
 
 import kvstore
+from kvstore.tables.cache import Cache
+from kvstore.values import MISSING
 from tests.store.support import SMALL, contents
 from wal.append_buffer import AppendBuffer
 from wal.entry_writer import EntryWriter
@@ -240,3 +242,24 @@ def test_a_scan_that_is_first_asked_after_its_end():
         for walk in begun:
             with pytest.raises(kvstore.StoreClosedError):
                 list(walk)
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_no_row_from_before_a_change_of_the_tables_is_found_after_it(every):
+    """A look-up could find a value that had been overwritten, while a checkpoint let go of memory.
+
+    The state was swapped first, the rows that it made wrong left the cache only then: a reader that
+    takes no lock saw the new state, without the layer that had hidden the row, and the old row.
+    """
+    cache = Cache(1 << 20)
+    cache.add_row(b"key", b"old", lambda: True)
+    found = []
+
+    def swap():
+        found.append(cache.row(b"key"))
+
+    if every:
+        cache.forget_all_rows(swap)
+    else:
+        cache.forget_rows({b"key"}, swap)
+    assert found == [MISSING]
