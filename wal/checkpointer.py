@@ -3,11 +3,13 @@
 For each: ``checkpoint_to``, then the marker, then ``archive``, then its file is kept for reading as
 long as the configuration asks for, or (once no reader holds it) leaves its name and may be used
 again. A crash between any two of these steps is harmless: ``docs/durability.md`` has the table.
-What raises is kept, logged, and tried again with growing pauses.
+What raises is kept, logged, and tried again with growing pauses. On a full disk the spare segments go
+first: a checkpoint is what lets segments go, and so what makes room.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 import time
@@ -34,6 +36,7 @@ logger = logging.getLogger("wal.checkpointer")
 
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 5.0
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 WARNED_EVERY: Final = 60.0
 """Seconds without a wait of writers after which the next one is worth a warning again."""
 
@@ -132,6 +135,13 @@ class Checkpointer:
                     raise LogClosedError("the log was shut down before the checkpoint was made")
                 self._wait_until(deadline)
 
+    def retry(self) -> None:
+        """Where the last attempt failed, wait for another one at once; CheckpointError if in vain."""
+        with self._mutex:
+            failed = self._queue[0].id if self.error is not None and self._queue else None
+        if failed is not None:
+            self.wait_for(failed)
+
     def _wait_until(self, deadline: float | None) -> None:
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
@@ -204,7 +214,17 @@ class Checkpointer:
                     self._expire()
             except BaseException as error:  # noqa: BLE001 - it is kept, and raised to who asks
                 # SystemExit too: others would wait for ever for a thread that is gone.
-                self._pause_after(error)
+                if not self._made_room(error):
+                    self._pause_after(error)
+
+    def _made_room(self, error: BaseException) -> bool:
+        """Whether the disk was full, and spare segments were there to be given up for it."""
+        full = isinstance(error, OSError) and error.errno in NO_ROOM
+        try:
+            return full and self._pool.give_up()
+        except OSError as failed:
+            tell(logger.warning, "could not remove a spare segment: %s", failed)
+            return False
 
     def _pause(self) -> float | None:
         """How long to wait at most: until a kept segment's time is over."""
@@ -230,9 +250,14 @@ class Checkpointer:
             self._failures += 1
             self._hurry = False
             self._changed.notify_all()
-        told = (type(error), error, traceback)
-        tell(logger.error, "checkpointing failed, next try in %.2f s", pause, exc_info=told)
-        del traceback, told
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            message = "no room to checkpoint, next try in %.2f s: %s"
+            tell(logger.error, message, pause, error)
+        else:
+            told = (type(error), error, traceback)
+            tell(logger.error, "checkpointing failed, next try in %.2f s", pause, exc_info=told)
+            del told
+        del traceback
         with self._mutex:
             self._changed.wait_for(lambda: self._stopping or self._hurry, pause)
 

@@ -259,6 +259,8 @@ class WriteAheadLog:
         self._commits.check_barred()
         if wait and self._checkpointer.is_current():
             raise EntryStateError("a checkpoint cannot wait for itself")
+        if wait:
+            self._checkpointer.retry()  # else sealing might meet an error that is out of date
         segment_id = self._commits.seal_active()
         if wait:
             self._checkpointer.wait_for(segment_id)

@@ -470,6 +470,54 @@ class TestBackPressure:
         closer.join()
 
 
+class TestFullDisk:
+    def test_spare_segments_go_first(self, place, caplog):
+        """A checkpoint is what lets segments go: what lies ready for later must not stop it."""
+
+        class NoRoom(Recorder):
+            def checkpoint_to(self, last_id, entries, log):
+                if place.names("free-"):
+                    raise OSError(errno.ENOSPC, "no room")
+                super().checkpoint_to(last_id, entries, log)
+
+        manager = NoRoom()
+        with place.open(manager, keep_free_segments=2) as log:
+            for _ in range(3):
+                log.append([b"x"])
+                log.checkpoint_active(wait=True)
+            assert [last for last, _ in manager.checkpoints] == [1, 2, 3]
+        assert not caplog.records
+
+    def test_it_is_told_in_a_line(self, place, caplog):
+        failing = Failing("checkpoint_to", error=lambda name: OSError(errno.ENOSPC, "no room"))
+        with place.open(failing) as log:
+            log.append([b"x"])
+            with pytest.raises(wal.CheckpointError):
+                log.checkpoint_active(wait=True)
+            failing.failing.clear()
+            log.checkpoint_active(wait=True)
+        assert all("no room" in record.message for record in caplog.records)
+        assert not any(record.exc_info for record in caplog.records)
+
+    def test_a_checkpoint_that_is_asked_for_is_tried_at_once(self, place):
+        """It met the error of the last attempt in the seconds until the next, room or not.
+
+        So many segments waited that sealing one more was refused, for a reason that was gone.
+        """
+        failing = Failing("checkpoint_to", error=lambda name: OSError(errno.ENOSPC, "no room"))
+        with place.open(failing, max_sealed_segments=1) as log:
+            log.append([b"x"])
+            with pytest.raises(wal.CheckpointError):
+                while True:
+                    log.append([bytes(40 << 10)])
+            for _ in range(8):  # by now the pauses are long
+                with pytest.raises(wal.CheckpointError):
+                    log.checkpoint_active(wait=True)
+            failing.failing.clear()
+            log.checkpoint_active(wait=True)
+            until(lambda: log.stats().segments_sealed == 0)
+
+
 class TestPins:
     def test_they_delay_recycling_and_nothing_else(self, place):
         log = place.open(manager := Recorder(), max_sealed_segments=1)

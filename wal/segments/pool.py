@@ -38,6 +38,7 @@ class SparePool:
         self._requests: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._thread: JoinableThread | None = None
         self._requested = False
+        self._tight = False  # from when spares were given up until a file is recycled
 
     def adopt(self, names: list[str]) -> None:
         """Take over the ``free-`` files of a former process; drop those of another length."""
@@ -82,7 +83,7 @@ class SparePool:
     def request(self) -> None:
         """Have a spare made ready in the background."""
         with self._lock:
-            if self._ready or self._requested:
+            if self._ready or self._requested or self._tight:
                 return
             self._requested = True
             if self._thread is None:
@@ -133,6 +134,7 @@ class SparePool:
         """
         file = segment.file
         with self._lock:
+            self._tight = False
             wanted = (
                 segment.id not in self._unwanted
                 and len(self._ready) < self._keep
@@ -153,6 +155,20 @@ class SparePool:
             file.truncate(self._length)
         with self._lock:
             self._ready.append((segment.path, file))
+
+    def give_up(self) -> bool:
+        """Remove the spares, for the disk is full; False if there were none.
+
+        None is made ahead of need then, until a segment's file has been recycled.
+        """
+        with self._lock:
+            self._tight = True
+            given, self._ready = self._ready, []
+        for path, file in given:
+            file.close()
+            self._discard(path)
+        self._files.sync_directory(self._directory)
+        return bool(given)
 
     def _remove(self, segment: Segment) -> None:
         segment.file.close()
