@@ -3,8 +3,8 @@
 For each: ``checkpoint_to``, then the marker, then ``archive``, then its file is kept for reading as
 long as the configuration asks for, or (once no reader holds it) leaves its name and may be used
 again. A crash between any two of these steps is harmless: ``docs/durability.md`` has the table.
-What raises is kept, logged, and tried again with growing pauses. On a full disk the spare segments go
-first: a checkpoint is what lets segments go, and so what makes room.
+What raises is kept, logged, and tried again with growing pauses. On a full disk the spare segments
+go first: a checkpoint is what lets segments go, and so what makes room.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Checkpointer:
                 self._wait_until(deadline)
 
     def retry(self) -> None:
-        """Where the last attempt failed, wait for another one at once; CheckpointError if in vain."""
+        """Where the last attempt failed, wait for one more, now; CheckpointError if in vain."""
         with self._mutex:
             failed = self._queue[0].id if self.error is not None and self._queue else None
         if failed is not None:
