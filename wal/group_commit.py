@@ -203,11 +203,12 @@ class GroupCommit:
             ticket.error = self._run_hooks_inline(entry_id, on_commit, item)
             ticket.finished = True
             return ticket
+        # Told before a leader can find it: a buffered one is complete as soon as it is found.
+        if on_accept is not None or (self._accepted is not None and item is not None):
+            self._tell_accepted_locked(ticket, item, on_accept)
         self.in_flight.append(ticket)
         if rank == FSYNC:
             self.buffer.sync_wanted_id = entry_id
-        if on_accept is not None or (self._accepted is not None and item is not None):
-            self._tell_accepted_locked(ticket, item, on_accept)
         return ticket
 
     def _tell_accepted_locked(
