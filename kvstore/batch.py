@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from kvstore.codecs import Codec, check_codec
+from kvstore.config import check_durability
 from kvstore.errors import StoreError
 from kvstore.keyspaces import Keyspace
 from kvstore.mutations import Buffer, as_key, as_value
@@ -90,6 +91,8 @@ class Batch(BatchPart[V]):
         super().__init__(self, place, encode)
         self._commit = commit
         self._names = names
+        if durability is not None:
+            check_durability(durability)
         self._durability = durability
         self._mutations: Mutations | None = None  # None before and after the block
         self._claimed: set[Key] = set()

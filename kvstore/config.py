@@ -21,6 +21,13 @@ _LARGEST_SEGMENT: Final = 64 << 20
 _LEAST_SEALED: Final = 4
 
 
+def check_durability(durability: object) -> None:
+    """Raise TypeError for what is none."""
+    if not isinstance(durability, Durability):
+        name = type(durability).__name__
+        raise TypeError(f"durability must be a kvstore.Durability, not {name}")
+
+
 @dataclass(frozen=True)
 class Options:
     """Everything that can be chosen about an open store, beside its path and flag.
@@ -55,9 +62,7 @@ class Options:
     """The length of a file of the log; None: 8 MiB, or an eighth of ``memtable_bytes``."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.durability, Durability):
-            name = type(self.durability).__name__
-            raise TypeError(f"durability must be a kvstore.Durability, not {name}")
+        check_durability(self.durability)
         _check_size("memtable_bytes", self.memtable_bytes, LEAST_MEMTABLE_BYTES)
         _check_size("cache_bytes", self.cache_bytes, 0)
         _check_size("large_value_bytes", self.large_value_bytes, LEAST_LARGE_VALUE)

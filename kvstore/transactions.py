@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, overload
 from kvstore.batch import Mutations
 from kvstore.codecs import Codec, check_codec
 from kvstore.commit import Commits, read_only
+from kvstore.config import check_durability
 from kvstore.errors import ConflictError, ReadOnlyError, StoreError, TransactionTooOldError
 from kvstore.keyspaces import ESCAPE, ROOT, Keyspace, split_stored
 from kvstore.memory.pinned import Pinned
@@ -206,6 +207,8 @@ class Transaction(Writes[bytes, Buffer], HasNamespaces):
         self._engine = engine
         self._commits = commits
         self._names = names
+        if durability is not None:
+            check_durability(durability)
         self._durability = durability
         self._state: _TransactionSource | None = None  # None before and after the block
         self._claimed: set[Key] | None = set()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from kvstore.aio.places import child_of
 from kvstore.batch import Mutations
 from kvstore.codecs import Codec
+from kvstore.config import check_durability
 from kvstore.errors import StoreError
 from kvstore.mutations import Buffer, as_key, as_value
 from kvstore.names import Place
@@ -75,6 +76,8 @@ class AsyncBatch(AsyncBatchPart[V]):
         """Use ``batch()``."""
         super().__init__(self, place, encode)
         self._root = root
+        if durability is not None:
+            check_durability(durability)
         self._durability = durability
         self._parts: dict[Place, Mutations] | None = None  # None before and after the block
         self._over = False

@@ -263,3 +263,12 @@ def test_no_row_from_before_a_change_of_the_tables_is_found_after_it(every):
     else:
         cache.forget_rows({b"key"}, swap)
     assert found == [MISSING]
+
+
+@pytest.mark.parametrize("wrong", ["fsync", True, 0])
+def test_a_wrong_durability_of_a_block_is_refused_at_its_beginning(wrong):
+    """It was noticed only at the end of the block, after all its work."""
+    with kvstore.open("s", file_system=MemoryFileSystem()) as db:
+        for begin in (db.batch, db.transaction, db.namespace(b"n").batch):
+            with pytest.raises(TypeError, match="durability must be"):
+                begin(durability=wrong)
