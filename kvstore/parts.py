@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from kvstore.background.catalog import Catalog
@@ -19,7 +20,7 @@ from kvstore.pulse import Pulse
 from kvstore.statistics import StoreStats, make_stats
 from kvstore.upkeep.backup import back_up
 from kvstore.upkeep.verification import Report, verify_store
-from wal import WalError, WriteAheadLog
+from wal import LogClosedError, WalError, WriteAheadLog
 
 
 class Parts:
@@ -102,10 +103,14 @@ class WriterParts(Parts):
         try:
             try:
                 if tail_is_long():
-                    log.checkpoint_active()  # which shutdown waits for
+                    with suppress(LogClosedError):  # by an attempt that was interrupted
+                        log.checkpoint_active()  # which shutdown waits for
             finally:
                 self._compactor.stop()  # ends a merge that is under way
-                log.shutdown()
+                try:
+                    log.shutdown()
+                finally:
+                    self.engine.cache.open_tables.close_all()  # not when the collector comes
         except WalError as error:
             raise self.engine.failure(error) from error
 

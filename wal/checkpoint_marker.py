@@ -103,6 +103,7 @@ class CheckpointMarker:
         self._file = file
         self._lock = threading.Lock()
         self.current = marker
+        self.closed = False
 
     @classmethod
     def create(cls, file_system: FileSystem, directory: str, after: int = 0) -> CheckpointMarker:
@@ -144,4 +145,5 @@ class CheckpointMarker:
 
     def close(self) -> None:
         """Close the file."""
+        self.closed = True
         self._file.close()

@@ -90,9 +90,12 @@ class Closing:
     def _mark_clean(self) -> None:
         """Say in the marker where the log ends, so that the next opening can go on there.
 
-        Not where a rolled-back entry left bytes behind the end: they must not be written over.
+        Not where a rolled-back entry left bytes behind the end: they must not be written over. Nor
+        after an interrupt that came until the marker was closed: the next opening does without.
         """
         parts = self._parts
+        if parts.marker.closed:
+            return
         buffer, writer = parts.commits.buffer, parts.commits.buffer.writer
         segment = writer.segment
         mark = CleanMark(segment.id, segment.committed_end, buffer.last_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import traceback
@@ -14,6 +15,7 @@ from kvstore.tables.cache import Cache
 from kvstore.values import MISSING
 from tests.store.support import SMALL, contents
 from wal.append_buffer import AppendBuffer
+from wal.closing import Closing
 from wal.entry_writer import EntryWriter
 from wal.files import MemoryFileSystem
 from wal.files.lock_file import LockFile
@@ -272,3 +274,48 @@ def test_a_wrong_durability_of_a_block_is_refused_at_its_beginning(wrong):
         for begin in (db.batch, db.transaction, db.namespace(b"n").batch):
             with pytest.raises(TypeError, match="durability must be"):
                 begin(durability=wrong)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc to see open files")
+def test_a_closed_store_has_no_file_open(tmp_path):
+    """A writer's tables stayed open after its close, until the collector came by.
+
+    So a disk could not be unmounted, and on Windows no directory removed, that no open store used.
+    """
+    path = os.path.join(tmp_path, "my.db")
+    for _ in range(2):  # the second one reads a table that it has not made
+        db = kvstore.open(path)
+        db[b"k"] = b"v"
+        db.checkpoint()
+        with db.snapshot() as snap:
+            assert list(snap) == list(db) == [b"k"]
+        db.close()
+        assert not [file for file in _open_files() if file.startswith(path)]
+
+
+def _open_files():
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            yield os.readlink(f"/proc/self/fd/{number}")
+
+
+@pytest.mark.parametrize("step", ["_ended", "_mark_clean"])
+def test_a_close_after_an_interrupted_one(step, tmp_path, monkeypatch):
+    """It asked the log, which had closed, for a checkpoint, or wrote into the closed marker."""
+    db = kvstore.open(tmp_path / "s")
+    db[b"k"] = bytes(300 << 10)  # long enough for a checkpoint at the end
+    usual, calls = getattr(Closing, step), []
+
+    def interrupted(closing):
+        calls.append(closing)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        usual(closing)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Closing, step, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            db.close()
+        db.close()
+    with kvstore.open(tmp_path / "s") as db:
+        assert contents(db) == {b"k": bytes(300 << 10)}
