@@ -252,7 +252,7 @@ def _kept(files: FileSystem, judgement: Judgement) -> list[Segment]:
             if segment_id < marker.oldest_live:
                 path = os.path.join(directory, name)
                 finders[segment_id] = partial(_dead, files, path, segment_id)
-        chain = Chain()
+        chain = Chain(beside_writer=True)
         chain.follow(marker.checkpointed_id, finders)
         if not chain.gap and not isinstance(chain.unreadable, FileNotFoundError):
             break

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 
 import wal
-from tests.wal.support import PATIENCE, Gate, Worker
+from tests.wal.support import PATIENCE, Gate, Worker, until
 from wal.files.faulty import FaultyFileSystem
+
+KEPT = "kept-%020d"
 
 
 class TestAcceptedBeforeCommitted:
@@ -57,3 +59,25 @@ class TestAcceptedBeforeCommitted:
             ("accepted", 2),
             ("committed", 2),
         ]
+
+
+class TestGapBesideTheWriter:
+    """A log opened read-only warned of a gap among kept segments, three times at each opening.
+
+    The gap is the writer's doing: somebody reads an old segment, so that its file stays, while a
+    newer one is kept no longer and its file is gone. Nothing is dropped by who reads beside it.
+    """
+
+    def test_is_not_told(self, place, caplog):
+        log = place.open(retain_bytes=1)
+        log.append([b"1"])
+        log.checkpoint_active(wait=True)
+        reading = log.entries()
+        next(reading)
+        for number in (2, 3):
+            log.append([b"%d" % number])
+            log.checkpoint_active(wait=True)
+        until(lambda: [name[:25] for name in place.names("kept-")] == [KEPT % 1, KEPT % 3])
+        beside = place.open(read_only=True)
+        assert [entry.read_all() for entry in beside.entries()] == [[b"3"]]
+        assert not caplog.records

@@ -155,6 +155,7 @@ class Chain:
     segments: list[Segment] = field(default_factory=list)  # oldest first
     unreadable: Exception | None = None  # what ended it, if that may be gone at the next try
     gap: bool = False  # it ended though older segments are there
+    beside_writer: bool = False  # who may keep an older file, for a reader, than it has dropped
 
     def follow(self, last_id: int, finders: Mapping[int, Finder]) -> None:
         """Find segments, from the newest on, of which the newest ends with ``last_id``."""
@@ -163,12 +164,16 @@ class Chain:
             if segment is None or segment.last_id != last_id:
                 self.gap = self.unreadable is None
                 if segment is not None and segment.state is State.KEPT:
-                    message = "%s: entries %d to %d behind it are gone: it is dropped"
-                    tell(logger.warning, message, segment.path, segment.last_id + 1, last_id)
+                    self._tell(segment, last_id)
                 break
             self.segments.append(segment)
             last_id = segment.header.previous_last_id
         self.segments.reverse()
+
+    def _tell(self, segment: Segment, last_id: int) -> None:
+        if not self.beside_writer:
+            message = "%s: entries %d to %d behind it are gone: it is dropped"
+            tell(logger.warning, message, segment.path, segment.last_id + 1, last_id)
 
     def _find(self, finder: Finder) -> Segment | None:
         try:
