@@ -14,19 +14,28 @@ if TYPE_CHECKING:
 
     from wal.files.unsynced import Choice, DirectoryHistory, Node, Piece
 
-    Labelled = tuple[str, Choice]
+    Labelled = tuple[str, str, Choice]
 
 T = TypeVar("T")
 
-#: So many choices in a row that lead to states seen before are taken for the end of them.
+#: So many mixtures in a row that lead to states seen before are taken for the end of them.
 _PATIENCE: Final = 60
+_MIXTURE: Final = "mixture"
 
 
 class CrashState(MemoryFileSystem):
-    """What a power loss may leave. ``label`` says which of the unsynced calls were lost."""
+    """What a power loss may leave.
 
-    def __init__(self, label: str, files: Mapping[str, bytes], directories: Sequence[str]) -> None:
+    ``label`` says which of the unsynced calls were lost; ``kind`` is ``"nothing"`` unsynced is
+    there, ``"everything"``, ``"call lost"``, ``"sector lost"``, ``"data lost"`` where a file has
+    grown, ``"call alone"``, or ``"mixture"``.
+    """
+
+    def __init__(
+        self, kind: str, label: str, files: Mapping[str, bytes], directories: Sequence[str]
+    ) -> None:
         super().__init__(files, directories)
+        self.kind = kind
         self.label = label
 
     def __repr__(self) -> str:
@@ -57,18 +66,30 @@ class Snapshot:
         }
         self._choices = Choices(histories, nodes, labels)
 
-    def states(self, seed: int, limit: int) -> Iterator[CrashState]:
-        """Up to ``limit`` states, no two of them alike; the same for the same seed."""
+    def states(
+        self, seed: int, limit: int | None, mixtures: int | None = None
+    ) -> Iterator[CrashState]:
+        """Up to ``limit`` states, no two of them alike; the same for the same seed.
+
+        Mixtures take their turn among the other kinds, or so many of them come last.
+        """
         seen: set[int] = set()
-        repeated = 0
-        for label, choose in self._choices.tell(random.Random(seed)):
+        mixed = repeated = 0
+        for kind, label, choose in self._choices.tell(random.Random(seed), mixtures is not None):
+            if kind is _MIXTURE and (mixed == mixtures or repeated > _PATIENCE):
+                return
             files, directories = self._after(choose)
             state = hash((frozenset(files.items()), frozenset(directories)))
-            repeated = repeated + 1 if state in seen else 0
-            if not repeated:
+            if state not in seen:
                 seen.add(state)
-                yield CrashState(label, files, directories)
-            if len(seen) >= limit or repeated > _PATIENCE:
+                yield CrashState(kind, label, files, directories)
+            elif kind is _MIXTURE:
+                repeated += 1
+                continue
+            if kind is _MIXTURE:
+                mixed += 1
+                repeated = 0
+            if len(seen) == limit:
                 return
 
     def _after(self, choose: Choice) -> tuple[dict[str, bytes], list[str]]:
@@ -127,14 +148,16 @@ class Choices:
         self._ticks = sorted(ticks | lengths)
         self._growing = sorted(lengths)
 
-    def tell(self, rng: random.Random) -> Iterator[Labelled]:
-        """Nothing and everything first, then the kinds of loss in turn; at random for ever."""
-        yield "nothing unsynced is there", lambda piece, ticks: 0
+    def tell(self, rng: random.Random, mixtures_last: bool) -> Iterator[Labelled]:
+        """Nothing and everything first, then the kinds of loss in turn; mixtures for ever."""
+        yield "nothing", "nothing unsynced is there", lambda piece, ticks: 0
         if not self._ticks:
             return
-        yield "everything is there", lambda piece, ticks: len(ticks)
+        yield "everything", "everything is there", lambda piece, ticks: len(ticks)
         kinds = [self._lost(rng), self._tears(rng), self._zeros(rng), self._alone(rng)]
-        kinds.append(self._random(rng))
+        mixtures = self._random(rng)
+        if not mixtures_last:
+            kinds.append(mixtures)
         while kinds:
             for kind in list(kinds):
                 found = next(kind, None)
@@ -142,6 +165,7 @@ class Choices:
                     kinds.remove(kind)
                 else:
                     yield found
+        yield from mixtures
 
     def _lost(self, rng: random.Random) -> Iterator[Labelled]:
         for tick in _shuffled(rng, self._ticks):
@@ -149,7 +173,7 @@ class Choices:
             def choose(piece: Piece, ticks: Sequence[int], tick: int = tick) -> int:
                 return len(ticks) - (ticks[-1] == tick)
 
-            yield f"everything but {self._labels[tick]}", choose
+            yield "call lost", f"everything but {self._labels[tick]}", choose
 
     def _alone(self, rng: random.Random) -> Iterator[Labelled]:
         for tick in _shuffled(rng, self._ticks):
@@ -157,7 +181,7 @@ class Choices:
             def choose(piece: Piece, ticks: Sequence[int], tick: int = tick) -> int:
                 return ticks.index(tick) + 1 if tick in ticks else 0
 
-            yield f"nothing but {self._labels[tick]}", choose
+            yield "call alone", f"nothing but {self._labels[tick]}", choose
 
     def _tears(self, rng: random.Random) -> Iterator[Labelled]:
         for tick, torn in _shuffled(rng, self._torn):
@@ -165,7 +189,8 @@ class Choices:
             def choose(piece: Piece, ticks: Sequence[int], torn: Piece = torn) -> int:
                 return len(ticks) - (piece is torn)
 
-            yield f"everything but one sector of {self._labels[tick]}", choose
+            label = f"everything but one sector of {self._labels[tick]}"
+            yield "sector lost", label, choose
 
     def _zeros(self, rng: random.Random) -> Iterator[Labelled]:
         sectors = {sector for _, sector in self._torn}
@@ -174,7 +199,8 @@ class Choices:
             def choose(piece: Piece, ticks: Sequence[int], tick: int = tick) -> int:
                 return len(ticks) - (ticks[-1] == tick and piece in sectors)
 
-            yield f"everything but the data of {self._labels[tick]}", choose
+            label = f"everything but the data of {self._labels[tick]}"
+            yield "data lost", label, choose
 
     def _random(self, rng: random.Random) -> Iterator[Labelled]:
         while True:
@@ -188,8 +214,9 @@ class Choices:
                 count = bisect_right(ticks, last)
                 return count - (count > 0 and ticks[count - 1] == last and rng.random() < 0.5)
 
-            yield f"{share:.0%} at random", scattered
-            yield f"what came before {self._labels[last]}, and some of that", stopped
+            yield _MIXTURE, f"{share:.0%} at random", scattered
+            label = f"what came before {self._labels[last]}, and some of that"
+            yield _MIXTURE, label, stopped
 
 
 def _shuffled(rng: random.Random, items: Sequence[T]) -> list[T]:

@@ -76,12 +76,17 @@ class FaultyFileSystem(Faults):
         # of the calls, which also keeps the changes in them in the order of those in inner.
         self._histories: dict[str, DirectoryHistory] = {}
 
-    def crash_states(self, *, seed: int = 0, limit: int = 100) -> Iterator[CrashState]:
+    def crash_states(
+        self, *, seed: int = 0, limit: int | None = 100, mixtures: int | None = None
+    ) -> Iterator[CrashState]:
         """What a power loss at this moment may leave: at most ``limit`` states, no two alike.
 
         First nothing unsynced, and all of it. Then in turn each unsynced call lost, each sector
         lost, each growth without its data, each call alone, and mixtures that depend on ``seed``,
-        until nothing new is found. ``label`` says of each what it is.
+        until nothing new is found. ``label`` says of each what it is, ``kind`` which of these.
+
+        Given a number of ``mixtures``, so many come behind all others: without a limit that is
+        every loss of a single write, and a sample of the rest.
 
         Over a file system that is not in memory they hold the directories used through this one.
         """
@@ -89,7 +94,7 @@ class FaultyFileSystem(Faults):
             files, directories = self._contents()
             histories = self._histories if self.lost_power else copy.deepcopy(self._histories)
             snapshot = Snapshot(files, directories, histories, self.labels())
-        return snapshot.states(seed, limit)
+        return snapshot.states(seed, limit, mixtures)
 
     def killed_state(self) -> MemoryFileSystem:
         """What is there if the process ends and the machine goes on: all that was handed over."""

@@ -12,6 +12,7 @@ uncertain until something is written over them.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
@@ -65,7 +66,7 @@ class FileHistory:
     __slots__ = ("_durable", "_failed", "_lengths", "_sectors")
 
     def __init__(self, durable: bytes) -> None:
-        self._durable = bytearray(durable)
+        self._durable: bytes | bytearray = durable  # immutable, and shared, until the next sync
         self._sectors: dict[int, Versions[bytes]] = {}
         self._lengths: Versions[int] = Versions()
         self._failed = 0
@@ -101,11 +102,11 @@ class FileHistory:
         """Make durable what was written up to ``mark``, but for what a failed sync left clean."""
         length = self._lengths.settle(self._failed, mark)
         if length is not None:
-            self._durable[:] = _padded(self._durable[:length], length)
+            self._thawed()[:] = _padded(self._durable[:length], length)
         for number, versions in list(self._sectors.items()):
             sector = versions.settle(self._failed, mark)
             if sector is not None:
-                _patch(self._durable, number, sector)
+                _patch(self._thawed(), number, sector)
             if not versions.ticks:
                 del self._sectors[number]
 
@@ -115,7 +116,9 @@ class FileHistory:
 
     def durable(self) -> bytes:
         """What is there if nothing unsynced is."""
-        return bytes(self._durable)
+        if not isinstance(self._durable, bytes):
+            self._durable = bytes(self._durable)
+        return self._durable
 
     def sectors(self) -> Iterable[Versions[bytes]]:
         """The sectors that a power loss may leave old or new."""
@@ -137,6 +140,20 @@ class FileHistory:
             if sector is not None:
                 _patch(data, number, sector)
         return bytes(data)
+
+    def __deepcopy__(self, memo: object) -> FileHistory:
+        """A copy that shares every image of the disk, and only may have another future."""
+        history = FileHistory(self.durable())
+        history._sectors = copy.deepcopy(self._sectors)
+        history._lengths = copy.deepcopy(self._lengths)
+        history._failed = self._failed
+        return history
+
+    def _thawed(self) -> bytearray:
+        """The durable image, to be changed."""
+        if not isinstance(self._durable, bytearray):
+            self._durable = bytearray(self._durable)
+        return self._durable
 
     def _add(self, tick: int, number: int, sector: bytes) -> None:
         if number not in self._sectors:
