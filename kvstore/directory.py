@@ -98,8 +98,13 @@ class Directory:
 
     def check_log_exists(self, manifest: Manifest) -> None:
         """CorruptStoreError where the manifest says that there was a log, and there is none."""
-        if not manifest.is_fresh and not (self._names(self.log) - {LOCK}):
-            raise CorruptStoreError(self.log, 0, "the log is missing")
+        if manifest.is_fresh or self._names(self.log) - {LOCK}:
+            return
+        if BACKUP in self._names(self.path):  # a store that was a backup has begun its log
+            path = os.path.join(self.path, BACKUP)
+            reason = "it is not of the store that the manifest is of, and there is no log"
+            raise CorruptStoreError(path, 0, reason)
+        raise CorruptStoreError(self.log, 0, "the log is missing")
 
     def prepare(self, flag: str) -> Manifest:
         """The manifest to go on with. Creates what is missing, empties what is to be emptied."""

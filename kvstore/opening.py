@@ -146,15 +146,26 @@ def _open_for_writing(name: str, directory: Directory, options: Options, flag: s
         checkpoint.lock = lock
         let_go = checkpoint.closed  # which the log calls when it has closed
         catalog.attach(memtable.publish, compactor.bury)
-        catalog.remove_orphans()
+        catalog.find_orphans()
         compactor.start()
         log = _open_log(directory, options, checkpoint, read_only=False)
+        _remove_orphans(catalog, log)
     except BaseException:
         let_go()
         raise
     compactor.look()
     engine = Engine(name, options, memtable, cache, log, read_only=False)
     return Store(WriterParts(name, engine, catalog, pulse, checkpoint, compactor))
+
+
+def _remove_orphans(catalog: Catalog, log: WriteAheadLog) -> None:
+    """Only now: that the log goes with the manifest shows that it is no older one."""
+    try:
+        catalog.remove_orphans()
+    except BaseException:
+        with suppress(WalError):
+            log.shutdown()
+        raise
 
 
 def _check_compressions(manifest: Manifest, chosen: str | None) -> None:

@@ -79,6 +79,7 @@ class Catalog:
         self._bury: Callable[[str], object] = lambda path: None
         self._next_number = manifest.next_number
         self._settled = False
+        self._orphans: list[str] = []  # which opening found, and has yet to remove
         self._doubtful: list[
             str
         ] = []  # named by a manifest of which it is not known if it is there
@@ -203,15 +204,24 @@ class Catalog:
             with suppress(OSError):  # an orphan, which the next opening removes
                 self.directory.files.remove(path)
 
-    def remove_orphans(self) -> None:
-        """Remove what crashes left in ``tables/``. At a writer's opening, before anything else."""
-        files, directory = self.directory.files, self.directory.tables
+    def find_orphans(self) -> None:
+        """See what crashes left in ``tables/``. At a writer's opening, before anything is added."""
         named = {record.name for record in self.manifest.tables}
-        names = [name for name in files.list(directory) if name not in named]
-        numbers = {number for name in names if (number := number_of(name)) is not None}
-        if numbers:
-            self._next_number = max(self._next_number, max(numbers) + 1)
+        for name in self.directory.files.list(self.directory.tables):
+            number = number_of(name)
+            if is_temporary(name):  # which no manifest has ever named
+                self._remove([os.path.join(self.directory.tables, name)])
+            elif number is not None and name not in named:
+                self._orphans.append(os.path.join(self.directory.tables, name))
+                self._next_number = max(self._next_number, number + 1)
+
+    def remove_orphans(self) -> None:
+        """Remove what was found. Only when the log has shown that the manifest is the present one.
+
+        Next to an older one, which somebody put back, these may be the tables that count.
+        """
+        if self._orphans:
             # The manifest before this one, which a power loss may bring back, can name them.
             self.settle()
-        gone = [name for name in names if is_temporary(name) or number_of(name) is not None]
-        self._remove([os.path.join(directory, name) for name in gone])
+            self._remove(self._orphans)
+            self._orphans = []

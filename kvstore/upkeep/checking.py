@@ -36,8 +36,10 @@ _LARGE: Final = Options.large_value_bytes
 class LogCheck(LogManager):
     """Sees the whole of a log that is opened read-only, damaged segments passed over."""
 
-    def __init__(self, path: str, noting: Noting) -> None:
+    def __init__(self, path: str, manifest: str, noting: Noting) -> None:
+        """The paths are the log's and the manifest's."""
         self._path = path
+        self._manifest = manifest
         self._noting = noting
         self._begin: int | None = None  # the last entry before the log
         self._is_damaged = False
@@ -84,8 +86,8 @@ class LogCheck(LogManager):
 
     def _compare(self, begin: int, checkpoint_id: int) -> None:
         if checkpoint_id < begin:
-            reason = f"it begins after entry {begin}, but the tables end at entry {checkpoint_id}"
-            raise CorruptStoreError(self._path, 0, reason)
+            reason = f"its tables end at entry {checkpoint_id}, but the log begins after {begin}"
+            raise CorruptStoreError(self._manifest, 0, reason)  # as opening the store has it
         if checkpoint_id > self.end and not self._is_damaged:
             reason = f"it ends at entry {self.end}, but the tables hold those up to {checkpoint_id}"
             raise CorruptStoreError(self._path, 0, reason)

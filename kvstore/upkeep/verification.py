@@ -229,7 +229,7 @@ class _Look:
         directory = self._directory
         if manifest is not None:
             directory.check_log_exists(manifest)
-        look = LogCheck(directory.log, self._noting)
+        look = LogCheck(directory.log, os.path.join(directory.path, NAME), self._noting)
         configuration = Configuration(directory.log, directory.files, read_only=True)
         try:
             log = configuration.open(look)

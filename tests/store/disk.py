@@ -55,6 +55,7 @@ class Disk:
             if not work:
                 self.compactor.look = lambda: None
             self.catalog.attach(self.memtable.publish, self.compactor.bury)
+            self.catalog.find_orphans()
             self.catalog.remove_orphans()
             self.checkpoint = Checkpoint(
                 self.catalog, self.memtable, shape, self.worker, self.compactor

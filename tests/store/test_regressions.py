@@ -13,7 +13,7 @@ import pytest
 import kvstore
 from kvstore.tables.cache import Cache
 from kvstore.values import MISSING
-from tests.store.support import SMALL, contents
+from tests.store.support import SMALL, contents, read_file, write_file
 from wal.append_buffer import AppendBuffer
 from wal.closing import Closing
 from wal.entry_writer import EntryWriter
@@ -319,3 +319,47 @@ def test_a_close_after_an_interrupted_one(step, tmp_path, monkeypatch):
         db.close()
     with kvstore.open(tmp_path / "s") as db:
         assert contents(db) == {b"k": bytes(300 << 10)}
+
+
+def test_an_older_manifest_does_not_cost_the_newer_tables():
+    """Opening with it was refused, but took the tables that it does not name for orphans.
+
+    Whoever then put the right manifest back had lost them.
+    """
+    files = MemoryFileSystem()
+    manifests = []
+    for value in (b"older", b"newer"):
+        with small_on(files) as db:
+            db[b"k"] = value
+            db.checkpoint()
+            db[b"tail"] = value
+        manifests.append(read_file(files, "s/MANIFEST"))
+    older, newer = manifests
+    write_file(files, "s/MANIFEST", older)
+    before = files.contents()
+    for flag in "rwc":
+        with pytest.raises(kvstore.CorruptStoreError, match="the log begins after"):
+            small_on(files, flag)
+    after = files.contents()
+    assert {path: after[path] for path in before if not path.endswith("LOCK")} == {
+        path: data for path, data in before.items() if not path.endswith("LOCK")
+    }
+    write_file(files, "s/MANIFEST", newer)
+    with small_on(files) as db:
+        assert contents(db) == {b"k": b"newer", b"tail": b"newer"}
+
+
+def test_a_backup_whose_mark_names_another_store():
+    """A bit of the id in BACKUP was reported as a missing log, which no backup has."""
+    files = MemoryFileSystem()
+    with small_on(files) as db:
+        db[b"k"] = b"v"
+        db.backup("b")
+    mark = read_file(files, "b/BACKUP")
+    digit = mark[-2:-1]
+    write_file(files, "b/BACKUP", mark[:-2] + (b"0" if digit != b"0" else b"1") + b"\n")
+    assert [p.path for p in kvstore.verify("b", file_system=files).problems] == ["b/BACKUP"]
+    for flag in "rw":
+        with pytest.raises(kvstore.CorruptStoreError) as caught:
+            kvstore.open("b", flag, file_system=files)
+        assert caught.value.path == "b/BACKUP"

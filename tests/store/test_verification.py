@@ -247,8 +247,8 @@ class TestDamage:
     def test_an_older_manifest(self, filled):
         manifest = read_manifest(filled, "s")
         write_manifest(filled, "s", replace(manifest, last_entry_id=2, runs=manifest.runs[1:]))
-        assert only_problem(filled).reason == (
-            "it begins after entry 4, but the tables end at entry 2"
+        assert only_problem(filled) == Problem(
+            "s/MANIFEST", 0, "its tables end at entry 2, but the log begins after 4"
         )
 
     def test_a_missing_manifest(self, filled):
