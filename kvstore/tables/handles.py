@@ -51,5 +51,14 @@ class OpenTables:
         with self._lock:
             self._open.pop(id(table), None)
 
+    def close_all(self) -> None:
+        """Close every file: the store has ended. Whoever is in the middle of reading ends that."""
+        with self._lock:
+            tables = [reference() for reference in self._open.values()]
+            self._open.clear()
+        for table in tables:
+            if table is not None:
+                table.let_go()
+
     def __len__(self) -> int:
         return len(self._open)
