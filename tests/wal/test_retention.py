@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -659,3 +660,23 @@ def test_on_the_command_line(tmp_path, capsys):
     assert "damaged" in capsys.readouterr().out
     out = os.path.join(tmp_path, "out")
     assert main(["salvage", place.directory, out]) == 0
+
+
+def test_a_file_that_a_reader_held_to_the_end_is_dropped_without_a_warning(place, caplog):
+    """At the next opening there is a gap behind it, which is nobody's fault."""
+    with place.open(retain_bytes=100_000) as log:
+        log.append([bytes(30_000)])
+        log.checkpoint_active(wait=True)
+        with contextlib.closing(log.entries()) as held:
+            next(held)
+            for _ in range(8):
+                log.append([bytes(30_000)])
+                log.checkpoint_active(wait=True)
+            until(lambda: log.stats().segments_kept < 8)
+            log.shutdown()
+    (oldest, *_, newest) = place.names("kept-")
+    assert oldest.startswith("kept-00000000000000000001-")
+    place.open(retain_bytes=100_000).shutdown()
+    assert oldest not in place.names()
+    assert newest in place.names()
+    assert not caplog.records
