@@ -155,6 +155,7 @@ class Chain:
     segments: list[Segment] = field(default_factory=list)  # oldest first
     unreadable: Exception | None = None  # what ended it, if that may be gone at the next try
     gap: bool = False  # it ended though older segments are there
+    damage: CorruptLogError | None = None  # what ended it, if that is not as it was written
     beside_writer: bool = False  # who may keep an older file, for a reader, than it has dropped
 
     def follow(self, last_id: int, finders: Mapping[int, Finder]) -> None:
@@ -171,14 +172,16 @@ class Chain:
         self.segments.reverse()
 
     def _tell(self, segment: Segment, last_id: int) -> None:
+        # Nothing to warn of: a reader held it when its time was over, and newer ones went.
         if not self.beside_writer:
             message = "%s: entries %d to %d behind it are gone: it is dropped"
-            tell(logger.warning, message, segment.path, segment.last_id + 1, last_id)
+            tell(logger.info, message, segment.path, segment.last_id + 1, last_id)
 
     def _find(self, finder: Finder) -> Segment | None:
         try:
             return finder()
         except CorruptLogError as damage:
+            self.damage = damage
             tell(logger.warning, "%s; the kept entries up to there are dropped", damage)
         except FileNotFoundError as error:  # taken by its writer, beside whom this is read
             self.unreadable = error
