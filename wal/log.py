@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, overload
 from wal.closing import Closing
 from wal.config import Configuration, Durability
 from wal.entry_writer import EntryWriter
-from wal.errors import EntryStateError
+from wal.errors import CorruptLogError, EntryStateError
 from wal.group_commit import Decide
 from wal.log_manager import LogManager
 from wal.opening import Parts, begin, open_for_writing
@@ -63,6 +63,12 @@ class WriteAheadLog:
         self._finalizer.atexit = False
         parts.flusher.start(parts.commits)
         parts.checkpointer.start(self._buffer, weakref.ref(self))
+
+    kept_damage: CorruptLogError | None = None
+    """Of a log that was opened read-only: why no more of what is kept for reading can be read.
+
+    None where nothing is wrong with it, and for the writer, who has dropped what it could not read.
+    """
 
     @classmethod
     def recover(cls, directory: str | os.PathLike[str], manager: LogManager) -> WriteAheadLog:

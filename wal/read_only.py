@@ -110,7 +110,9 @@ class ReadOnlyLog(WriteAheadLog):
             if segment is not None:
                 _limit(segment, scanned.frames, judgement.evidence)
                 self._registry.add(segment)
-        self._registry.add_before(_kept(configuration.file_system, judgement))
+        kept = _kept(configuration.file_system, judgement)
+        self._registry.add_before(kept.segments)
+        self.kept_damage = kept.damage
 
     def begin_entry(self) -> NoReturn:
         """Raises ReadOnlyLogError."""
@@ -239,7 +241,7 @@ def _limit(segment: Segment, frames: list[Frame], evidence: int) -> None:
     segment.committed_end = segment.durable_end = segment.end
 
 
-def _kept(files: FileSystem, judgement: Judgement) -> list[Segment]:
+def _kept(files: FileSystem, judgement: Judgement) -> Chain:
     """The segments that the writer keeps for reading, or is about to, as far as they are found."""
     listing, directory = judgement.listing, judgement.directory
     marker = judgement.marker
@@ -257,7 +259,9 @@ def _kept(files: FileSystem, judgement: Judgement) -> list[Segment]:
         if not chain.gap and not isinstance(chain.unreadable, FileNotFoundError):
             break
         listing = Listing.of(files, directory)  # a file that is renamed meanwhile may be missed
-    return chain.segments
+    if chain.damage is not None and not files.exists(chain.damage.path):
+        chain.damage = None  # the writer took it meanwhile: it is kept no more
+    return chain
 
 
 def _dead(files: FileSystem, path: str, segment_id: int) -> Segment | None:

@@ -80,6 +80,8 @@ class LogCheck(LogManager):
         begin = max(stats.checkpointed_entry_id, self._begin or 0)
         with self._noting(self._path):
             self._look_at_kept(log, begin)
+            if log.kept_damage is not None:
+                raise log.kept_damage
         if checkpoint_id is not None:
             with self._noting(self._path):
                 self._compare(begin, checkpoint_id)

@@ -13,7 +13,7 @@ import pytest
 import kvstore
 from kvstore.tables.cache import Cache
 from kvstore.values import MISSING
-from tests.store.support import SMALL, contents, read_file, write_file
+from tests.store.support import SMALL, contents, flipped, read_file, write_file
 from wal.append_buffer import AppendBuffer
 from wal.closing import Closing
 from wal.entry_writer import EntryWriter
@@ -363,3 +363,22 @@ def test_a_backup_whose_mark_names_another_store():
         with pytest.raises(kvstore.CorruptStoreError) as caught:
             kvstore.open("b", flag, file_system=files)
         assert caught.value.path == "b/BACKUP"
+
+
+@pytest.mark.parametrize("at", [0, 41])
+def test_verify_sees_a_damaged_header_of_a_kept_segment(at):
+    """It was passed over with all that is older, as a gap that a crash may leave, without a word.
+
+    But a file that has its name has its header, whatever crash there was.
+    """
+    files = MemoryFileSystem()
+    with kvstore.open("s", file_system=files, retain_bytes=1 << 20) as db:
+        for value in (b"1", b"2", b"3"):
+            db[b"k"] = value
+            db.checkpoint()
+    kept = [name for name in files.list("s/wal") if name.startswith("kept-")]
+    path = os.path.join("s/wal", kept[1])
+    write_file(files, path, flipped(read_file(files, path), at))
+    with kvstore.open("s", "r", file_system=files) as db:
+        assert [change.items for change in db.changes()] == [((b"k", b"3"),)]
+        assert [problem.path for problem in db.verify().problems] == [path]
