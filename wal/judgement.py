@@ -188,7 +188,9 @@ class Judgement:
                 segment.end = frame.end
                 if self.read_only:
                     scanned.frames.append(frame)
-                uncovered.append((frame.last_id, frame.end))
+                # A witness is covered by what is behind it: it has no entry, but is read through.
+                covered_from = max(frame.first_id, frame.last_id)
+                uncovered.append((covered_from, frame.end))
                 if uncovered[0][0] <= self.evidence:
                     scanned.settled = uncovered.popleft()[1]
                 if self.last_id == limit:

@@ -192,12 +192,17 @@ class _Assembly:
             self.registry.add(segment)
         last = segments[-1] if segments else None
         active = None
-        if last is not None and last.state is State.ACTIVE:
-            # Nothing may be written while the clean mark says that the log ends here.
+        if marker.current.clean is not None:
+            # Nothing may be written while the clean mark says where the log ends. It may be there
+            # even if the last segment was not left so: that may be abandoned now.
             marker.write(clean=None, durable_id=judgement.last_id, highest_id=self.next_id - 1)
-            if last.header.version_info == self.configuration.version_info:
-                segments.pop()
-                active = SegmentWriter(last, last.file.size(), None)
+        if (
+            last is not None
+            and last.state is State.ACTIVE
+            and last.header.version_info == self.configuration.version_info
+        ):
+            segments.pop()
+            active = SegmentWriter(last, last.file.size(), None)
         if active is None:
             self.next_id = max(self.next_id, last.id + 1 if last is not None else 1)
             active = self._begin_segment(self.next_id)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import threading
+
+import pytest
 
 import wal
 from tests.wal.support import PATIENCE, Gate, Worker, until
-from wal.files.faulty import FaultyFileSystem
+from wal.files.faulty import FaultyFileSystem, PowerLoss
 
 KEPT = "kept-%020d"
 
@@ -81,3 +85,92 @@ class TestGapBesideTheWriter:
         beside = place.open(read_only=True)
         assert [entry.read_all() for entry in beside.entries()] == [[b"3"]]
         assert not caplog.records
+
+
+class TestCleanMarkOfAnAbandonedSegment:
+    """The clean mark stayed when the segment that it speaks of was abandoned.
+
+    A fresh segment was begun all the same. A crash before the first checkpoint, which would have
+    taken the mark away, made the next opening raise CorruptLogError: "it was left with entry ...".
+    """
+
+    def test_does_not_outlive_it(self):
+        states = 0
+        for number in range(1, 60):
+            system = FaultyFileSystem()
+            configuration = wal.Configuration(
+                "log", system, preallocate_bytes=4096, flush_interval=3600
+            )
+            with configuration.open(Counting()) as log:
+                log.append([b"1"])
+            system.stop_at(len(system.calls) + number)
+            with contextlib.suppress(PowerLoss, wal.WalError):
+                configuration.open(wal.LogVoid()).shutdown()
+            for state in system.crash_states(limit=10):
+                manager = Counting()
+                look(state, manager)
+                assert manager.ids in ([], [1])
+                states += 1
+            if not system.lost_power:
+                break
+        assert states > 30
+
+
+class TestWitnessBehindTheEvidence:
+    """A witness was not written again by recovery, though entries are read through it.
+
+    It was never synced, nor was the entry behind it: that sync failed, and the process was killed.
+    Recovery took the witness for covered by the evidence, since all entries before it are. The
+    entry behind it was shown, and lost with the witness by the next power loss.
+    """
+
+    def test_is_made_durable_with_what_is_read_through_it(self):
+        system = FaultyFileSystem()
+        configuration = wal.Configuration(
+            "log", system, preallocate_bytes=4096, flush_interval=0.01
+        )
+        log = configuration.open(Counting())
+        log.append([bytes(368)])  # so that the witness begins in one sector and ends in another
+        written = log.stats().bytes_written
+        until(lambda: log.stats().bytes_written > written)  # the witness
+        system.fail(errno.EIO, kinds="sync")
+        with pytest.raises(wal.LogFailedError):
+            log.append([b"2"])
+        killed = system.killed()
+        with contextlib.suppress(wal.LogFailedError):
+            log.shutdown()
+        manager = Counting()
+        configuration = wal.Configuration(
+            "log", killed, preallocate_bytes=4096, flush_interval=3600
+        )
+        log = configuration.open(manager)
+        assert manager.ids == [1, 2]
+        for state in killed.crash_states():
+            manager = Counting()
+            look(state, manager)
+            assert manager.ids == [1, 2], state.label
+        end(log)
+
+
+class Counting(wal.LogManager):
+    """Knows which entries it was shown. They stay in the log."""
+
+    def __init__(self):
+        self.ids = []
+
+    def recover(self, entry):
+        self.ids.append(entry.id)
+
+    def checkpoint_to(self, last_id, entries, log):
+        raise OSError(errno.EAGAIN, "not now")
+
+
+def look(files, manager):
+    """Open a log and close it again."""
+    end(wal.Configuration("log", files, preallocate_bytes=4096).open(manager))
+
+
+def end(log):
+    """Close a log of which the checkpoint may have failed."""
+    with contextlib.suppress(wal.CheckpointError):
+        log.shutdown()
