@@ -176,6 +176,7 @@ class Checkpointer:
         for segment in [*self._queue, *self._aside]:
             if not segment.pins:
                 segment.file.close()
+        self._retention.drop_held(self._aside)
 
     def manager_closed(self) -> None:
         """Tell the manager that the log has let go of everything."""

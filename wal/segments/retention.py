@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -118,6 +118,16 @@ class Retention:
                 return False
         return True
 
+    def drop_held(self, segments: Iterable[Segment]) -> None:
+        """Drop those whose time is over and that readers hold: the log closes, and they end with it.
+
+        Newer ones may have gone. So the next opening would find a gap, and take it for a loss.
+        """
+        for segment in segments:
+            name = os.path.basename(segment.path)
+            if isinstance(segment.file, KeptFile) and name.startswith("kept-"):
+                self._drop(name)
+
     # -- at opening --------------------------------------------------------------------------------
 
     def adopt(self, last_id: int, kept: Mapping[int, str], dead: Sequence[Segment]) -> None:
@@ -172,10 +182,9 @@ class Chain:
         self.segments.reverse()
 
     def _tell(self, segment: Segment, last_id: int) -> None:
-        # Nothing to warn of: a reader held it when its time was over, and newer ones went.
         if not self.beside_writer:
             message = "%s: entries %d to %d behind it are gone: it is dropped"
-            tell(logger.info, message, segment.path, segment.last_id + 1, last_id)
+            tell(logger.warning, message, segment.path, segment.last_id + 1, last_id)
 
     def _find(self, finder: Finder) -> Segment | None:
         try:
