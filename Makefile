@@ -44,21 +44,33 @@ help:  ## show this list
 demo: $(VENV)/installed-demo  ## kill a writer again and again, and see that nothing acknowledged is lost
 	@$(RUN) examples/crash_recovery.py $(ARGS)
 
+# Two parts that run side by side, about as long as each other. Seen to their ends, whatever fails.
+define side_by_side
+@out="$$(mktemp)"; trap 'rm -f "$$out"' EXIT; \
+	$(1) >"$$out" 2>&1 & other=$$!; \
+	first=0; $(2) || first=$$?; \
+	second=0; wait $$other || second=$$?; \
+	cat "$$out"; exit $$((first | second))
+endef
+
 test: $(VENV)/installed-test  ## the test suite, without the long tests: two halves side by side
 ifdef ARGS
 	@$(RUN) -m pytest $(ARGS)
 else
-	@out="$$(mktemp)"; trap 'rm -f "$$out"' EXIT; \
-	$(RUN) -m pytest --ignore=tests/store tests >"$$out" 2>&1 & other=$$!; \
-	store=0; $(RUN) -m pytest tests/store || store=$$?; \
-	log=0; wait $$other || log=$$?; \
-	cat "$$out"; exit $$((store | log))
+	$(call side_by_side,$(RUN) -m pytest --ignore=tests/store --ignore=tests/laboratory tests,\
+		$(RUN) -m pytest tests/store tests/laboratory)
 endif
 
-test-long: $(VENV)/installed-test  ## the long tests; SEED=n repeats a run
-	@seed="$${SEED:-$$(( (RANDOM << 15) + RANDOM ))}"; \
-	echo "SEED=$$seed    (to repeat this run: make test-long SEED=$$seed)"; \
-	SEED="$$seed" $(RUN) -m pytest -m long --hypothesis-seed="$$seed" $(ARGS)
+# SEED repeats a run, SCALE makes it longer or shorter, LEDGER=FILE keeps what was tried as JSON.
+test-long: export SEED := $(or $(SEED),$(shell echo $$(( (RANDOM << 15) + RANDOM ))))
+LONG = $(RUN) -m pytest -m long --hypothesis-seed=$(SEED)
+test-long: $(VENV)/installed-test  ## the long campaigns: prints a seed; SEED=n repeats a run, SCALE=10 for a night
+	@echo "SEED=$(SEED)    (to repeat this run: make test-long SEED=$(SEED))"
+ifdef ARGS
+	@$(LONG) $(ARGS)
+else
+	$(call side_by_side,$(LONG) --ignore=tests/laboratory tests,$(LONG) tests/laboratory)
+endif
 
 test-all-pythons: $(VENV)/made  ## the test suite under every CPython 3.10 to 3.14 found here
 	@$(RUN) .ci/all_pythons.py $(ARGS)

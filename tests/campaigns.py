@@ -6,6 +6,7 @@ each tries a few, always the same; `make test-long` tries many, from a seed that
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -45,7 +46,10 @@ class Ledger:
         ]
 
     def save(self, path: str) -> None:
-        """Write all of it as JSON, with what it takes to repeat it."""
+        """Write all of it as JSON, with what it takes to repeat it.
+
+        Where another part of the same run has written its own there, this is added to it.
+        """
         told = {
             "seed": seed(),
             "scale": SCALE,
@@ -53,8 +57,12 @@ class Ledger:
             "seconds": round(time.time() - self._begun),
             "python": sys.version.split()[0],
             "platform": platform.platform(),
-            "campaigns": self._tried,
         }
+        with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
+            before = json.load(file)
+            if before["seed"] == told["seed"]:
+                self._tried = {**before["campaigns"], **self._tried}
+                told["seconds"] = max(told["seconds"], before["seconds"])
         with open(path, "w", encoding="utf-8") as file:
-            json.dump(told, file, indent=1)
+            json.dump({**told, "campaigns": self._tried}, file, indent=1)
             file.write("\n")
