@@ -23,7 +23,7 @@ from kvstore.tables.cache import Cache
 from kvstore.tables.compression import codec_of
 from kvstore.tables.manifest import Manifest
 from kvstore.upkeep.restoring import directory_of_log, is_backup, restore
-from wal import Configuration, Durability, WalError, WriteAheadLog
+from wal import Configuration, Durability, EntryId, WalError, WriteAheadLog
 from wal.files import FileSystem, StandardFileSystem
 
 _ATTEMPTS: Final = 20
@@ -140,7 +140,7 @@ def _open_for_writing(name: str, directory: Directory, options: Options, flag: s
         merging = Worker(files, processes=options.processes, niceness=_NICENESS)
         compactor = Compactor(catalog, shape, options.segment_bytes, merging)
         building = Worker(files, processes=options.processes)
-        checkpoint = Checkpoint(catalog, memtable, shape, building, compactor)
+        checkpoint = _Owner(catalog, memtable, shape, building, compactor)
         # A store that is dropped may be gone before its log, which may be checkpointing: the lock
         # has to last as long as that, or the next opener would take its new table for an orphan.
         checkpoint.lock = lock
@@ -166,6 +166,15 @@ def _remove_orphans(catalog: Catalog, log: WriteAheadLog) -> None:
         with suppress(WalError):
             log.shutdown()
         raise
+
+
+class _Owner(Checkpoint):
+    """As the log's manager; it looks whether both go together before anything is written."""
+
+    def check_extent(self, checkpointed_id: EntryId, last_id: EntryId) -> None:
+        """Raise CorruptStoreError where the log begins behind the tables, or ends before them."""
+        self._check_reaches(checkpointed_id)
+        self._check_end(max(checkpointed_id, last_id))
 
 
 def _check_compressions(manifest: Manifest, chosen: str | None) -> None:

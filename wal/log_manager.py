@@ -56,7 +56,7 @@ class SealedSegment:
 class LogManager:
     """Subclass this to keep a state of your own in step with a log.
 
-    The log calls ``should_recover_segment`` and ``recover`` while it opens, on the opening thread,
+    The log calls ``should_recover_segment``, ``check_extent`` and ``recover`` while it opens, on the opening thread,
     and ``checkpoint_to`` and ``archive`` afterwards, on its checkpointer's thread. Both
     ``recover`` and ``checkpoint_to`` must be idempotent by EntryId: after a crash they see the
     same entries again.
@@ -65,6 +65,14 @@ class LogManager:
     def should_recover_segment(self, segment: RecoveredSegment) -> Recovery:
         """Whether to recover a segment that a former process left. By default: always."""
         return Recovery.RECOVER
+
+    def check_extent(self, checkpointed_id: EntryId, last_id: EntryId) -> None:
+        """Raise to refuse a log that does not go with your own state; by default any will do.
+
+        Called once while it opens, when every segment was decided of, before anything is written or
+        shown: a refused log stays as it is. It holds what lies above ``checkpointed_id``, up to
+        ``last_id``.
+        """
 
     def recover(self, entry: Entry) -> None:
         """Take over one committed entry: in EntryId order, each that no checkpoint covers."""

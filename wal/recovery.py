@@ -57,6 +57,7 @@ def consult(judgement: Judgement, manager: LogManager) -> list[Scanned]:
         judgement.clean = None
         judgement.last_id = max(judgement.last_id, judgement.evidence)
         chosen[-1].last_id = judgement.last_id  # what follows names it as the id before
+    manager.check_extent(EntryId(judgement.marker.checkpointed_id), EntryId(judgement.last_id))
     return chosen
 
 

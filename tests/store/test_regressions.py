@@ -321,18 +321,23 @@ def test_a_close_after_an_interrupted_one(step, tmp_path, monkeypatch):
         assert contents(db) == {b"k": bytes(300 << 10)}
 
 
-def test_an_older_manifest_does_not_cost_the_newer_tables():
+@pytest.mark.parametrize("tail", [True, False])
+def test_an_older_manifest_does_not_cost_the_newer_tables(tail):
     """Opening with it was refused, but took the tables that it does not name for orphans.
 
-    Whoever then put the right manifest back had lost them.
+    Whoever then put the right manifest back had lost them. Where the log had nothing to replay it
+    was opened, and changed, before it was refused.
     """
     files = MemoryFileSystem()
     manifests = []
     for value in (b"older", b"newer"):
         with small_on(files) as db:
             db[b"k"] = value
-            db.checkpoint()
+            if tail:
+                db.checkpoint()
             db[b"tail"] = value
+            if not tail:
+                db.checkpoint()
         manifests.append(read_file(files, "s/MANIFEST"))
     older, newer = manifests
     write_file(files, "s/MANIFEST", older)
