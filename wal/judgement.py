@@ -162,6 +162,8 @@ class Judgement:
                 f"but the log before it ends at entry {self.last_id}: a segment is missing"
             )
             scanned.damage = CorruptLogError(scanned.path, 0, reason)
+        if limit is not None:  # a segment is durable, whole, before its successor has its name
+            self.evidence = max(self.evidence, limit)
         if segment is not None and scanned.damage is None:
             self._scan_frames(scanned, segment, limit)
             if limit is not None and self.last_id != limit:

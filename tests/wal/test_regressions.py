@@ -9,7 +9,7 @@ import threading
 import pytest
 
 import wal
-from tests.wal.support import PATIENCE, Gate, Worker, until
+from tests.wal.support import PATIENCE, Gate, Recorder, Worker, until
 from wal.files.faulty import FaultyFileSystem, PowerLoss
 
 KEPT = "kept-%020d"
@@ -150,6 +150,44 @@ class TestWitnessBehindTheEvidence:
             look(state, manager)
             assert manager.ids == [1, 2], state.label
         end(log)
+
+
+class TestReaderGoesBack:
+    """A log opened read-only showed less after a rotation than before, until the next marker.
+
+    That an entry was durable stood only in the witness behind it. Reading a segment that has a
+    successor ended with its last entry, before the witness; the successor, whose header proves that
+    all before it is durable, was no evidence.
+    """
+
+    class Slow(wal.LogManager):
+        def __init__(self):
+            self.begun, self.may_end = threading.Event(), threading.Event()
+
+        def recover(self, entry):
+            raise AssertionError
+
+        def checkpoint_to(self, last_id, entries, log):
+            self.begun.set()
+            assert self.may_end.wait(PATIENCE)
+
+    def test_what_was_shown_stays(self):
+        system, manager = FaultyFileSystem(), self.Slow()
+        configuration = wal.Configuration("log", system, preallocate_bytes=4096)
+        reading = wal.Configuration("log", system, read_only=True)
+        with configuration.open(manager) as log:
+            log.append([b"1"])
+            until(lambda: shown(reading) == [1])  # the witness is there
+            log.checkpoint_active()
+            assert manager.begun.wait(PATIENCE)
+            assert shown(reading) == [1]
+            manager.may_end.set()
+
+
+def shown(configuration):
+    manager = Recorder()
+    with configuration.open(manager):
+        return [entry_id for entry_id, _ in manager.recovered]
 
 
 class Counting(wal.LogManager):
