@@ -331,3 +331,33 @@ class TestPid:
         system.lock(path).release()
         assert os.path.getsize(path) == len(lock_file.pid_record(1))
         assert lock_file.read_pid(path) == os.getpid()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the system does not tell names")
+class TestErrors:
+    """They said what was refused, and not of which file."""
+
+    @pytest.fixture
+    def refused(self, system, path):
+        """A file that is open for reading alone, and was given another name since."""
+        system.create(path).close()
+        file = system.open(path, writable=False)
+        system.rename(path, path + "-renamed")
+        yield file
+        file.close()
+
+    @pytest.mark.parametrize(
+        "call", [lambda file: file.write_at(0, [b"x"]), lambda file: file.truncate(7)]
+    )
+    def test_name_the_file(self, refused, path, call):
+        with pytest.raises(OSError, match=os.path.basename(path)) as caught:
+            call(refused)
+        assert caught.value.filename == path + "-renamed"
+
+    def test_keep_no_file_open(self, refused, path):
+        """An error that was kept kept the file open, after its close: a full disk stayed busy."""
+        with pytest.raises(OSError, match="descriptor") as caught:
+            refused.write_at(0, [b"x"])
+        refused.close()
+        links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+        assert caught.value.filename not in map(os.path.realpath, links)

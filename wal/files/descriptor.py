@@ -69,6 +69,9 @@ class DescriptorFile:
             sync_data(self._descriptor)
         except AttributeError:
             raise file_closed() from None
+        except OSError as error:
+            self.add_name(error)
+            raise
 
     def truncate(self, length: int) -> None:
         """Cut the file, or grow it with a hole."""
@@ -76,6 +79,9 @@ class DescriptorFile:
             os.ftruncate(self._descriptor, length)
         except AttributeError:
             raise file_closed() from None
+        except OSError as error:
+            self.add_name(error)
+            raise
 
     def size(self) -> int:
         """The length in bytes."""
@@ -88,6 +94,11 @@ class DescriptorFile:
         """Close the descriptor once the last call in progress on it has returned."""
         with suppress(AttributeError):
             del self._descriptor
+
+    def add_name(self, error: OSError) -> None:
+        """Have an error say which file it is of, where the system tells what that is called now."""
+        with suppress(OSError, AttributeError):  # no /proc; closed meanwhile
+            error.filename = os.readlink(f"/proc/self/fd/{int(self._descriptor)}")
 
 
 def file_closed() -> ValueError:

@@ -42,6 +42,9 @@ class PositionedFile(DescriptorFile):
             data = pread(self._descriptor, length, offset)
         except AttributeError:
             raise file_closed() from None
+        except OSError as error:
+            self.add_name(error)
+            raise
         if len(data) == length or not data:
             return data
         return self._read_on(offset, length, data)
@@ -65,12 +68,17 @@ class PositionedFile(DescriptorFile):
         # len counts the items of other buffers, not their bytes.
         length = sum([len(b) if type(b) is bytes else memoryview(b).nbytes for b in buffers])
         written = 0
-        if len(buffers) == 1 and 0 < length <= MOST_BYTES:
-            written = pwrite(descriptor, buffers[0], offset)
-        elif len(buffers) <= MOST_BUFFERS and 0 < length <= MOST_BYTES:
-            written = pwritev(descriptor, buffers, offset)
-        if written != length:
-            _write_on(descriptor, offset, buffers, written)
+        try:
+            if len(buffers) == 1 and 0 < length <= MOST_BYTES:
+                written = pwrite(descriptor, buffers[0], offset)
+            elif len(buffers) <= MOST_BUFFERS and 0 < length <= MOST_BYTES:
+                written = pwritev(descriptor, buffers, offset)
+            if written != length:
+                _write_on(descriptor, offset, buffers, written)
+        except OSError as error:
+            del descriptor  # else the error, for as long as it is kept, would keep the file open
+            self.add_name(error)
+            raise
 
 
 def _write_on(descriptor: int, offset: int, buffers: Sequence[Buffer], written: int) -> None:
