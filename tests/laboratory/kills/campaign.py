@@ -49,6 +49,7 @@ class Campaign:
         }
         self.judge = Judge(seed, self.plan["writers"])
         self.ends = 0
+        self.cuts = 0
         self.during_openings = 0
         self.workers = 0
         self.status = None  # that the last one's process ended with
@@ -70,6 +71,7 @@ class Campaign:
         self._wait_for_the_moment(reports)
         assert not _error(reports), f"{place}: {_error(reports)}"
         cut = self.end(self._kill)
+        self.cuts += cut
         told = read_reports(reports)
         assert self.status == -9, f"{place}: ended by itself: {_error(reports)}"
         self.during_openings += child.OPENED not in {what for what, _, _ in told}
@@ -88,6 +90,7 @@ class Campaign:
             return
         deadline = time.monotonic() + PATIENCE
         while not (os.path.exists(reports) and os.path.getsize(reports)):
+            assert not _error(reports), f"{self.place}, end {self.ends}: {_error(reports)}"
             assert time.monotonic() < deadline, f"{self.place}: the store does not open"
             time.sleep(0.002)
         longest = 0.6 if self.plan["processes"] else 0.2

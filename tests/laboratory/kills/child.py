@@ -98,8 +98,6 @@ def _prepare(plan, reports):
     if plan["spoiled"] == "data":
         wal.files.standard.StandardFileSystem.sync_directory = lambda *_: None
         wal.files.descriptor.DescriptorFile.sync = lambda *_: None
-    elif plan["spoiled"] == "names":
-        wal.files.standard.StandardFileSystem.sync_directory = lambda *_: None
 
 
 class _Opening:
