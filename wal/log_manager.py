@@ -57,7 +57,7 @@ class LogManager:
     """Subclass this to keep a state of your own in step with a log.
 
     The log calls ``should_recover_segment``, ``check_extent`` and ``recover`` while it opens, on
-    the opening thread, and ``checkpoint_to`` and ``archive`` afterwards, on its checkpointer's. Both
+    the opening thread; ``checkpoint_to`` and ``archive`` afterwards, on its checkpointer's. Both
     ``recover`` and ``checkpoint_to`` must be idempotent by EntryId: after a crash they see the
     same entries again.
     """
