@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 import faulthandler
+import logging
 import os
 import sys
+import threading
 
 import pytest
 
 from tests.wal.support import Place, make_files
-from wal.files.faulty import FaultyFileSystem
+from wal.files.faulty import FaultyFileSystem, PowerLoss
 
 
 @pytest.fixture(autouse=True)
 def _watchdog(request):
     """A test that hangs ends the run with the stacks of all threads."""
-    patience = 3600 if request.node.get_closest_marker("long") else 60
+    patience = 3600 if request.node.get_closest_marker("long") else 120
     faulthandler.dump_traceback_later(patience, exit=True, file=sys.__stderr__)
     yield
     faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture
+def no_power_no_noise(monkeypatch):
+    """A background thread may meet the power loss; what the log reports of it is expected."""
+    usual = threading.excepthook
+
+    def hook(args):
+        if not isinstance(args.exc_value, PowerLoss):
+            usual(args)
+
+    monkeypatch.setattr(threading, "excepthook", hook)
+    logging.disable(logging.CRITICAL)
+    before = set(threading.enumerate())
+    yield
+    logging.disable(logging.NOTSET)
+    left = {thread for thread in set(threading.enumerate()) - before if thread.name[:4] == "wal-"}
+    assert not left, "a log was not shut down"
 
 
 @pytest.fixture(params=["standard", "memory"])

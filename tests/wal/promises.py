@@ -9,13 +9,7 @@ it opens is held against what it knows.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
-import logging
-import sys
-import threading
 from dataclasses import dataclass, field
-
-import pytest
 
 import wal
 from wal.files.faulty import PowerLoss
@@ -31,30 +25,6 @@ SMALL = {
     "keep_free_segments": 1,
 }
 """Segments of a few entries, so that a short history rotates and recycles."""
-
-
-@pytest.fixture(autouse=True)
-def no_power_no_noise(monkeypatch, request):
-    """A background thread may meet the power loss; what the log reports of it is expected.
-
-    A hang ends the run with the stacks of all threads, but a campaign has its time.
-    """
-    patience = 3600 if request.node.get_closest_marker("long") else 120
-    faulthandler.dump_traceback_later(patience, exit=True, file=sys.__stderr__)
-    usual = threading.excepthook
-
-    def hook(args):
-        if not isinstance(args.exc_value, PowerLoss):
-            usual(args)
-
-    monkeypatch.setattr(threading, "excepthook", hook)
-    logging.disable(logging.CRITICAL)
-    before = set(threading.enumerate())
-    yield
-    logging.disable(logging.NOTSET)
-    faulthandler.cancel_dump_traceback_later()
-    left = {thread for thread in set(threading.enumerate()) - before if thread.name[:4] == "wal-"}
-    assert not left, "a log was not shut down"
 
 
 @dataclass

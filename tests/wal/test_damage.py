@@ -17,14 +17,14 @@ import pytest
 
 import wal
 from tests.campaigns import seed
-from tests.wal.promises import BUFFER, SMALL, Keeper, no_power_no_noise, read_segment
+from tests.wal.promises import BUFFER, SMALL, Keeper, read_segment
 from wal.checkpoint_marker import BLOCK, CleanMark, Marker
 from wal.files.memory import MemoryFileSystem
 from wal.segments import format as fmt
 from wal.segments.lifecycle import segment_name
 from wal.segments.reader import FrameSource
 
-__all__ = ["no_power_no_noise"]
+pytestmark = pytest.mark.usefixtures("no_power_no_noise")
 
 MARKER = os.path.join(os.sep, "log", "CHECKPOINT")
 

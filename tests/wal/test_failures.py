@@ -21,14 +21,13 @@ from tests.wal.promises import (
     end,
     examine,
     look_beside,
-    no_power_no_noise,
 )
 from tests.wal.writers import PATIENCE, Writers, finish_in_time, found_in, write_from_many
 from wal.files.faults import KINDS
 from wal.files.faulty import FaultyFileSystem, PowerLoss
 from wal.files.memory import MemoryFileSystem
 
-__all__ = ["no_power_no_noise"]
+pytestmark = pytest.mark.usefixtures("no_power_no_noise")
 
 #: How a call may fail: its errno, and what it did before.
 WAYS = {

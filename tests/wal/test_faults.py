@@ -12,12 +12,12 @@ import os
 import pytest
 
 import wal
-from tests.wal.promises import end, no_power_no_noise
+from tests.wal.promises import end
 from tests.wal.support import PATIENCE, Gate, Holding, Place, Recorder, Worker, until
 from wal import Durability
 from wal.files.faulty import PowerLoss
 
-__all__ = ["no_power_no_noise"]
+pytestmark = pytest.mark.usefixtures("no_power_no_noise")
 
 BUFFER, WRITE, FSYNC = Durability.BUFFER, Durability.WRITE, Durability.FSYNC
 
@@ -271,7 +271,6 @@ def first_steps(place):
 
 
 class TestItOpensAfterAnOrdinaryCrash:
-    @pytest.mark.usefixtures("no_power_no_noise")
     def test_14_and_16_a_segment_cut_short_by_a_crash_is_no_damage(self, faulty_place, faulty):
         """Neither an empty file, nor a short one, nor one without a header is ever found."""
         first_steps(faulty_place)

@@ -10,14 +10,14 @@ import os
 import pytest
 
 import wal
-from tests.wal.promises import Caller, Known, end, no_power_no_noise
+from tests.wal.histories import every_crash
+from tests.wal.promises import Caller, Known, end
 from tests.wal.support import Gate, Place, Recorder, Worker, until
-from tests.wal.test_crashes import every_crash
 from wal.cli.commands import main
 from wal.files.faulty import FaultyFileSystem
 from wal.segments import retention
 
-__all__ = ["no_power_no_noise"]
+pytestmark = pytest.mark.usefixtures("no_power_no_noise")
 
 PLENTY = {"retain_bytes": 1 << 30}
 HOUR = 3600 * 1_000_000_000
