@@ -12,7 +12,7 @@ without one.
 
 Bounds: one failure in each life. A directory's sync right behind its creation is left out where the
 power goes: nothing makes up for that one. Nor does anything for one right behind a removal: the log
-that flag "n" begins has smaller ids, and may then meet a removed file of the one before it. So there
+that flag "n" begins has smaller ids, and may then meet a removed file of the one before it. There
 the power goes at the next call only. The long run fails every call with each errno, and a sample of
 them halfway or behind their work.
 """
