@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgpack
 
 from kvstore.mutations import as_value
+from wal.untrusted import is_affordable
 
 V = TypeVar("V")
 
@@ -65,21 +66,33 @@ def _encode_json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
+def _decode_json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("not a value of the codec json: nested too deep") from None
+
+
 def _encode_msgpack(value: object) -> bytes:
     packed: bytes = msgpack.packb(value, use_bin_type=True)
     return packed
 
 
 def _decode_msgpack(data: bytes) -> Any:
-    # Ints and other scalars are fine as keys of maps: nothing is hashed that was not packed so.
-    return msgpack.unpackb(data, raw=False, strict_map_key=False)
+    if not is_affordable(data, len(data)):
+        raise ValueError("not a value of the codec msgpack: arrays in arrays")
+    try:
+        # Ints and other scalars are fine as keys of maps: nothing is hashed that was not packed so.
+        return msgpack.unpackb(data, raw=False, strict_map_key=False)
+    except TypeError as error:  # a list or a map as a key
+        raise ValueError(f"not a value of the codec msgpack: {error}") from None
 
 
 BYTES: Final[Codec[bytes]] = Codec("bytes", as_value, bytes)
 """Values are bytes: what a namespace has that asks for no codec."""
 UTF8: Final[Codec[str]] = Codec("utf8", _encode_text, bytes.decode)
 """Values are str."""
-JSON: Final[Codec[Any]] = Codec("json", _encode_json, json.loads)
+JSON: Final[Codec[Any]] = Codec("json", _encode_json, _decode_json)
 """Values are what JSON knows: None, bool, int, float, str, lists, and dicts with str keys."""
 MSGPACK: Final[Codec[Any]] = Codec("msgpack", _encode_msgpack, _decode_msgpack)
 """Values are what msgpack knows: as JSON's, and bytes; tuples come back as lists."""

@@ -31,6 +31,7 @@ LAYERS: dict[str, list[list[str]]] = {
             "wal.turnstile",
             "wal.telling",
             "wal.threads",
+            "wal.untrusted",
         ],
         ["wal.files", "wal.files.*"],
         ["wal.config", "wal.tickets"],
@@ -87,7 +88,7 @@ UPWARD_INSIDE_FUNCTIONS = {
     ("wal.log", "wal.read_only"),  # WriteAheadLog.open: a read-only log is a kind of log
 }
 
-PUBLIC_WAL_MODULES = ["wal", "wal.files", "wal.files.*"]
+PUBLIC_WAL_MODULES = ["wal", "wal.files", "wal.files.*", "wal.untrusted"]
 """What of ``wal`` a store may import; from ``wal`` itself only the names in its ``__all__``."""
 
 DEPENDENCIES = {"crc32c", "filelock", "msgpack", "sortedcontainers"}

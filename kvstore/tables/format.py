@@ -49,6 +49,7 @@ from msgpack import ExtType
 
 from kvstore.errors import FormatVersionError
 from kvstore.tables.compression import Codec
+from wal.untrusted import is_affordable
 
 VERSION: Final = 1
 BLOCK_BYTES: Final = 16 << 10
@@ -209,6 +210,8 @@ def decode_footer(data: bytes, table_id: bytes, offset: int, crc: int) -> Footer
         raise DamageError("not the footer that the manifest names", offset)
     body = data[:-FOOTER_TAIL_BYTES]
     try:
+        if not is_affordable(body, len(body)):
+            raise ValueError("arrays in arrays")
         fields = msgpack.unpackb(body, **_limits(len(body)))
         sections = tuple(_section(*each, before=offset) for each in fields.pop("sections"))
         names = [name for name in Footer.__annotations__ if name != "sections"]
@@ -295,8 +298,11 @@ def encode_index(separators: list[bytes], offsets: array[int], lengths: array[in
 def decode_index(data: bytes, blocks: int, at: int) -> tuple[list[bytes], array[int], array[int]]:
     """The separators, offsets and lengths of the blocks, from an index at ``at``."""
     cut = len(data) - INDEX_ENTRY_BYTES * blocks
+    packed = data[:cut]
     try:
-        separators = msgpack.unpackb(data[:cut], **(_limits(cut) | {"max_array_len": blocks}))
+        if not is_affordable(packed, blocks):
+            raise ValueError("arrays in arrays")
+        separators = msgpack.unpackb(packed, **(_limits(cut) | {"max_array_len": blocks}))
     except (ValueError, msgpack.exceptions.StackError):
         separators = None
     if not isinstance(separators, list) or not set(map(type, separators)) <= {bytes}:
@@ -376,8 +382,11 @@ def decode_block(
     try:
         if not 0 <= 2 * count < length:
             raise ValueError("more records than bytes")
+        packed = bytes(body[:length])
+        if not is_affordable(packed, 2 * count):
+            raise ValueError("arrays in arrays")
         flat = msgpack.unpackb(
-            body[:length],
+            packed,
             max_bin_len=length,
             max_array_len=2 * count,
             max_str_len=0,

@@ -32,8 +32,9 @@ from crc32c import crc32c
 
 from kvstore.errors import CorruptStoreError, FormatVersionError
 from kvstore.tables.format import DamageError
-from kvstore.tables.records import TableRecord
+from kvstore.tables.records import MOST_NUMBER, TableRecord
 from wal.files import FileSystem
+from wal.untrusted import is_affordable
 
 NAME: Final = "MANIFEST"
 TEMPORARY: Final = "MANIFEST.new"
@@ -141,6 +142,8 @@ def _payload_of(data: bytes) -> bytes:
 def _unpack(payload: bytes) -> dict[object, object]:
     """Decode msgpack, taking no more memory than its length warrants."""
     size = len(payload)
+    if not is_affordable(payload, size):
+        raise DamageError("the manifest is not valid msgpack: arrays in arrays")
     try:
         value = msgpack.unpackb(
             payload,
@@ -158,7 +161,7 @@ def _unpack(payload: bytes) -> dict[object, object]:
 
 
 def _natural(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_NUMBER:
         raise DamageError("the manifest has something else where a number must be")
     return value
 

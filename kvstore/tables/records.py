@@ -9,6 +9,9 @@ from kvstore.tables.format import DamageError
 
 MOST_BOUND_BYTES: Final = 64
 TABLE_ID_BYTES: Final = 16
+MOST_NUMBER: Final = (1 << 62) - 2
+"""No number in a manifest comes near; a greater one was never written by a store. A log can still
+be begun behind it."""
 _SUFFIX: Final = ".table"
 
 
@@ -72,7 +75,7 @@ def _is_sound(record: TableRecord) -> bool:
         record.value_bytes,
     )
     return (
-        all(type(number) is int and number >= 0 for number in numbers)
+        all(type(number) is int and 0 <= number <= MOST_NUMBER for number in numbers)
         and type(record.table_id) is bytes
         and len(record.table_id) == TABLE_ID_BYTES
         and type(record.low) is bytes
@@ -93,11 +96,14 @@ def table_name(number: int) -> str:
 def number_of(name: str) -> int | None:
     """The number in a table's file name, None for any other name.
 
-    >>> number_of("000000000007.table"), number_of("notes.txt")
-    (7, None)
+    >>> number_of("000000000007.table"), number_of("7.table"), number_of("notes.txt")
+    (7, None, None)
     """
     digits = name.removesuffix(_SUFFIX)
-    return int(digits) if digits != name and digits.isdecimal() else None
+    if not (digits.isascii() and digits.isdecimal()):
+        return None
+    number = int(digits)
+    return number if name == table_name(number) and number < MOST_NUMBER else None
 
 
 def lower_bound(key: bytes) -> bytes:

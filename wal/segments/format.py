@@ -14,6 +14,7 @@ import os
 import struct
 import time
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final, NamedTuple
 
 import msgpack
@@ -22,6 +23,7 @@ from crc32c import crc32c
 from wal.errors import CorruptLogError, FormatVersionError
 from wal.files import Buffer
 from wal.positions import MAX_ID
+from wal.untrusted import SHORT, is_affordable
 
 MAGIC: Final = b"WALS"
 VERSION: Final = 1
@@ -49,6 +51,8 @@ ENTRY_TAG: Final = 1
 CHUNK_TAG: Final = 2
 END_TAG: Final = 3
 GROUP_TAG: Final = 4
+
+_UNPACKING: Final = (ValueError, TypeError, msgpack.UnpackException)
 
 Item = bytes | list[bytes]
 """An appended entry in a group: the one chunk itself, or the list of its chunks."""
@@ -236,17 +240,15 @@ def decode_payload(payload: bytes, count: int, chunks: int) -> list[Item] | None
     own size; the shape (``count`` items, bytes or lists of bytes, ``chunks`` in all) is checked
     after.
     """
-    try:
-        items = msgpack.unpackb(
-            payload,
-            max_array_len=max(count, chunks),
-            max_bin_len=len(payload),
-            max_str_len=0,
-            max_map_len=0,
-            max_ext_len=0,
-        )
-    except (ValueError, TypeError, msgpack.UnpackException):
-        return None
+    longest = max(count, chunks)
+    items = _unpack_one_by_one(payload, count) if longest > SHORT else None
+    if items is None:
+        if not is_affordable(payload, longest):
+            return None
+        try:
+            items = msgpack.unpackb(payload, max_array_len=longest, **_limits(payload))
+        except _UNPACKING:
+            return None
     if type(items) is not list or len(items) != count:
         return None
     kinds = set(map(type, items))
@@ -265,11 +267,37 @@ def decode_payload(payload: bytes, count: int, chunks: int) -> list[Item] | None
     return items if found == chunks else None
 
 
+def _unpack_one_by_one(payload: bytes, count: int) -> list[Item] | None:
+    """The items of a large group, where none is a long array; None where that cannot be told.
+
+    17 ns an item slower than all at once, but the one long array that is expected is the outer one,
+    and it is not nested.
+    """
+    unpacker = msgpack.Unpacker(
+        read_size=len(payload),
+        max_buffer_size=len(payload),
+        max_array_len=SHORT,
+        **_limits(payload),
+    )
+    try:
+        unpacker.feed(payload)
+        if unpacker.read_array_header() != count:
+            return None
+        items = list(islice(unpacker, count))
+    except _UNPACKING:
+        return None
+    return items if unpacker.tell() == len(payload) else None
+
+
+def _limits(payload: bytes) -> dict[str, int]:
+    return {"max_bin_len": len(payload), "max_str_len": 0, "max_map_len": 0, "max_ext_len": 0}
+
+
 def evidence_in(header: SegmentHeader, seed: int, data: Buffer, offset: int) -> int:
     """The largest durable id of any valid header in ``data``, at ``offset`` in the file.
 
     Looks at every occurrence of the mark, whatever stands around it: after damage this is what
-    tells it from a torn tail.
+    tells it from a torn tail. Ids that no log can have written are no evidence.
     """
     data = bytes(data)
     best = 0
@@ -280,6 +308,8 @@ def evidence_in(header: SegmentHeader, seed: int, data: Buffer, offset: int) -> 
             if end + CRC.size > len(data):
                 continue
             if CRC.unpack_from(data, end)[0] == crc32c(data[at:end], seed_at(seed, offset + at)):
-                best = max(best, layout.unpack_from(data, at)[3])
+                _, _, entry_id, durable_id, *_ = layout.unpack_from(data, at)
+                if best < durable_id < entry_id <= header.id_limit:
+                    best = durable_id
         at = data.find(header.mark, at + 1)
     return best
