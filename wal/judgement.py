@@ -18,7 +18,7 @@ from wal.errors import CorruptLogError
 from wal.files import FileSystem
 from wal.segments import format as fmt
 from wal.segments.frames import Frame
-from wal.segments.lifecycle import Segment, parse_kept_name, segment_name
+from wal.segments.lifecycle import Segment, is_segment_number, parse_kept_name, segment_name
 
 _LIVE: Final = "wal-"
 _ABANDONED: Final = "abandoned-"
@@ -46,7 +46,7 @@ class Listing:
                 kept = parse_kept_name(name)
                 if kept is not None:
                     listing.kept[kept[0]] = name
-            elif number != name and number.isdecimal() and len(number) == 20:
+            elif number != name and is_segment_number(number):
                 listing.segments[int(number)] = name
         listing.segments = dict(sorted(listing.segments.items()))
         return listing

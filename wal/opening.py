@@ -12,13 +12,13 @@ from wal.checkpoint_marker import NAME, CheckpointMarker
 from wal.checkpointer import Checkpointer
 from wal.config import Configuration
 from wal.entry_writer import accept_streamed
-from wal.errors import WalError
+from wal.errors import CorruptLogError, WalError
 from wal.files import Lock
 from wal.flusher import Flusher
 from wal.group_commit import GroupCommit
 from wal.judgement import Judgement, Listing
 from wal.log_manager import LogManager
-from wal.positions import MAX_ID
+from wal.positions import MAX_START
 from wal.reading import LogReader
 from wal.recovery import consult, settle, show, take_segments
 from wal.rounds import Rounds
@@ -72,7 +72,7 @@ def begin(configuration: Configuration, after: int) -> None:
     """See :meth:`wal.WriteAheadLog.begin`."""
     if not isinstance(after, int) or isinstance(after, bool):
         raise TypeError(f"after must be an entry id, not {type(after).__name__}")
-    if not 0 <= after < MAX_ID:
+    if not 0 <= after < MAX_START:
         raise ValueError(f"after must be an entry id, not {after}")
     files = configuration.file_system
     directory = files.resolve(os.fspath(configuration.directory))
@@ -120,6 +120,7 @@ class _Assembly:
 
     def assemble(self, lock: Lock) -> Parts:
         judgement, configuration = self.judgement, self.configuration
+        self._check_ids()
         chosen = consult(judgement, self.manager)
         marker = self._marker()
         try:
@@ -176,6 +177,16 @@ class _Assembly:
             checkpointer,
             LogReader(self.registry),
         )
+
+    def _check_ids(self) -> None:
+        """Before anything is written: what is appended must be readable at the next opening."""
+        judgement = self.judgement
+        following = (scanned.segment_id + 1 for scanned in judgement.scanned)
+        highest = max([judgement.next_id(), *following])
+        if highest > MAX_START:
+            path = os.path.join(self.directory, NAME)
+            reason = f"the log would go on at entry {highest}, beyond all ids that logs come to"
+            raise CorruptLogError(path, 0, reason)
 
     def _marker(self) -> CheckpointMarker:
         if self.judgement.is_new:

@@ -14,6 +14,10 @@ STREAMED: Final = 0xFF_FFFF
 MAX_ID: Final = (1 << 63) - 1
 """No id comes near; a greater one in a file was never written by a log."""
 
+MAX_START: Final = MAX_ID // 2
+"""A log that would go on at a greater id is not written to: none comes near, and there must be ids
+left for all that follows."""
+
 MAX_OFFSET: Final = (1 << 40) - 1
 
 _PACKED = struct.Struct("<QQ")

@@ -30,7 +30,7 @@ from typing import IO, Any, Final, NoReturn
 import msgpack
 
 from kvstore.background.building import Built, Job, MergeJob, SegmentJob, StoppedError
-from kvstore.directory import temporary_prefix
+from kvstore.directory import is_temporary, temporary_prefix
 from kvstore.errors import CorruptStoreError, FormatVersionError, MissingCodecError
 from kvstore.tables.records import TableRecord
 from wal.files import FileSystem, StandardFileSystem
@@ -117,8 +117,15 @@ class Worker:
         except (OSError, ValueError) as error:  # ValueError: stop has closed the pipe
             raise _ProcessError(f"it cannot be reached: {error}") from error
         answer = self._hear(process)
+        try:
+            built = _result_of(answer)
+        except (_ProcessError, StoppedError):
+            raise
+        except Exception:
+            self._failures = 0  # the job's own error
+            raise
         self._failures = 0
-        return _result_of(answer)
+        return built
 
     def _hear(self, process: subprocess.Popen[bytes]) -> list[Any]:
         assert process.stdout is not None
@@ -231,10 +238,22 @@ def _receive(pipe: IO[bytes]) -> list[Any] | None:
 
 
 def _result_of(answer: list[Any]) -> list[Built]:
-    kind, told = answer
-    if kind == "built":
-        return [Built(name, TableRecord.unpack(record)) for name, record in told]
-    raise _ERRORS[kind](*told)
+    """What a job gave, or its error; _ProcessError for anything else."""
+    try:
+        kind, told = answer
+        if kind == "built":
+            return [Built(_checked(name), TableRecord.unpack(record)) for name, record in told]
+        error = _ERRORS[kind](*told)
+    except (ValueError, TypeError, KeyError) as reason:
+        raise _ProcessError(f"its answer makes no sense: {reason!r}") from None
+    raise error
+
+
+def _checked(name: object) -> str:
+    """A name that a job may give a table: the parent renames it, and nothing elsewhere."""
+    if not isinstance(name, str) or not is_temporary(name) or os.path.basename(name) != name:
+        raise ValueError(f"{name!r} is no name for a table")
+    return name
 
 
 _ERRORS: Final[dict[str, type[Exception]]] = {

@@ -20,6 +20,7 @@ from typing import Final
 
 from wal.errors import PositionNotFoundError
 from wal.files import File
+from wal.positions import MAX_ID
 from wal.segments.format import SegmentHeader
 from wal.segments.kept_file import KeptFile
 from wal.segments.reader import FrameSource
@@ -63,11 +64,21 @@ def kept_name(segment_id: int, last_id: int) -> str:
     return f"kept-{segment_id:020d}-{last_id:020d}"
 
 
+def is_segment_number(digits: str) -> bool:
+    """Whether these are the twenty digits of an id in a file name.
+
+    >>> is_segment_number("%020d" % 7), is_segment_number("9" * 20)
+    (True, False)
+    """
+    ours = len(digits) == 20 and digits.isascii() and digits.isdecimal()
+    return ours and int(digits) <= MAX_ID
+
+
 def parse_kept_name(name: str) -> tuple[int, int] | None:
     """The segment id and the last id in a :func:`kept_name`; None for any other name."""
     kind, _, numbers = name.partition("-")
     segment_id, _, last_id = numbers.partition("-")
-    if kind != "kept" or not all(len(n) == 20 and n.isdecimal() for n in (segment_id, last_id)):
+    if kind != "kept" or not (is_segment_number(segment_id) and is_segment_number(last_id)):
         return None
     return int(segment_id), int(last_id)
 

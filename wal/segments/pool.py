@@ -17,6 +17,9 @@ logger = logging.getLogger("wal.pool")
 
 Spare = tuple[str, File]
 
+#: Of a spare's number. A longer one is nobody's, and would make names that no file may have.
+_MOST_DIGITS = 18
+
 
 class SparePool:
     """Files of at least ``length`` bytes, durable at that length, ready to become segments.
@@ -44,12 +47,13 @@ class SparePool:
         """Take over the ``free-`` files of a former process; drop those of another length."""
         for name in names:
             suffix = name.removeprefix("free-")
-            if suffix.isdecimal():
+            ours = suffix.isascii() and suffix.isdecimal() and len(suffix) <= _MOST_DIGITS
+            if ours:
                 self._next = max(self._next, int(suffix) + 1)
             path = self._path(name)
             file = self._files.open(path)
             try:
-                fits = suffix.isdecimal() and file.size() == self._length
+                fits = ours and file.size() == self._length
             except BaseException:
                 file.close()
                 raise
