@@ -82,7 +82,10 @@ class FileSystem(Protocol):
         """
 
     def open(self, path: str, *, writable: bool = True) -> File:
-        """Open an existing file; FileNotFoundError where there is none."""
+        """Open an existing file; FileNotFoundError where there is none.
+
+        OSError for what is no regular file, a symbolic link too: it is not followed.
+        """
 
     def create(self, path: str) -> File:
         """Create an empty file and open it; FileExistsError where there is one.
@@ -114,7 +117,7 @@ class FileSystem(Protocol):
         """Create a directory and every missing parent (mode 0700), each synced into its own parent.
 
         A directory that exists is left alone, but for its parent's sync: a crash may have come
-        between.
+        between. It may be reached through a symbolic link.
         """
 
     def sync_directory(self, path: str) -> None:

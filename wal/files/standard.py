@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 import sys
@@ -12,6 +13,8 @@ from typing import ClassVar, Final
 from wal.files.descriptor import Descriptor, DescriptorFile, sync_names
 from wal.files.lock_file import LockFile
 from wal.files.seeking import SeekingFile
+
+logger = logging.getLogger("wal.files")
 
 _FILE_MODE: Final = 0o600
 _DIRECTORY_MODE: Final = 0o700
@@ -25,14 +28,21 @@ else:
 
     _BEST = PositionedFile
 
+    #: Where a system knows no O_NOFOLLOW, the look at what there is has to do.
+    _NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
+
     def open_descriptor(path: str, *, writable: bool, create: bool) -> int:
         """A descriptor of an existing file, or of one that did not exist."""
-        flags = os.O_RDWR if writable else os.O_RDONLY
+        flags = (os.O_RDWR if writable else os.O_RDONLY) | _NO_FOLLOW
         return os.open(path, flags | (os.O_CREAT | os.O_EXCL if create else 0), _FILE_MODE)
 
 
 class StandardFileSystem:
     """Files and directories of the operating system, kept from other users (modes 0600 and 0700).
+
+    Whoever may write to a directory can put anything there; what is opened in it is a regular file
+    or an OSError that names it. A symbolic link is not followed, so that nobody makes the log write
+    to another place, and a pipe is not waited for. Directories may be links.
 
     >>> import os, tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
@@ -50,10 +60,12 @@ class StandardFileSystem:
         return os.path.realpath(path)
 
     def open(self, path: str, *, writable: bool = True) -> DescriptorFile:
-        """Open an existing file."""
+        """Open an existing file, a regular one."""
+        # Looked at before it is opened: to open a pipe may take for ever, a device do anything.
+        # Should it be exchanged in between, O_NOFOLLOW and the second look are there.
+        check_regular(path, os.lstat(path).st_mode)
         descriptor = Descriptor(open_descriptor(path, writable=writable, create=False))
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        check_regular(path, os.fstat(descriptor).st_mode)
         return self.file_type(descriptor)
 
     def create(self, path: str) -> DescriptorFile:
@@ -89,6 +101,7 @@ class StandardFileSystem:
             # Whoever may not open the parent did not make this directory in it.
             with suppress(PermissionError):
                 self.sync_directory(parent)
+            _tell_of_others(path)
             return
         if not os.path.isdir(parent):
             self.make_directory(parent)
@@ -114,7 +127,31 @@ class StandardFileSystem:
 
     def lock(self, path: str, timeout: float = 0.0) -> LockFile:
         """Take the lock file, or raise :class:`wal.LogLockedError` after ``timeout`` seconds."""
+        with suppress(FileNotFoundError):
+            check_regular(path, os.lstat(path).st_mode)
         return LockFile(path, timeout)
+
+
+def check_regular(path: str, mode: int) -> None:
+    """Raise OSError, with the path, for what is no regular file."""
+    if stat.S_ISREG(mode):
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if stat.S_ISLNK(mode):
+        raise OSError(errno.ELOOP, "a symbolic link, which is not followed here", path)
+    raise OSError(errno.EINVAL, "not a regular file", path)
+
+
+def _tell_of_others(path: str) -> None:
+    """Warn of a directory that was there before, and in which anybody may do anything."""
+    if sys.platform == "win32":
+        return  # its modes say nothing
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    if mode & stat.S_IWOTH:
+        logger.warning("%s: every user may write to it (mode %04o); 0700 is usual", path, mode)
+    elif mode & stat.S_IWGRP:
+        logger.info("%s: its group may write to it (mode %04o)", path, mode)
 
 
 def _parent(path: str) -> str:
