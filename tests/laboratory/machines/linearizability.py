@@ -25,8 +25,8 @@ were acknowledged whose durability does not outlast the crash, it is their *buff
 moment, the *cut*, has the recovered state, and what does outlast the crash took effect before it.
 
 **Bounds.** No more than :data:`MOST_OPEN` operations may be open at a time, and no more than
-:data:`MOST_CONFIGURATIONS` be looked at between two events, or the answer is :class:`UndecidedError`, an
-error as well. Within them the answer is exact, both ways.
+:data:`MOST_CONFIGURATIONS` be looked at between two events, or the answer is
+:class:`UndecidedError`, an error as well. Within them the answer is exact, both ways.
 """
 
 from __future__ import annotations
