@@ -361,3 +361,17 @@ class TestErrors:
         refused.close()
         links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
         assert caught.value.filename not in map(os.path.realpath, links)
+
+    @pytest.mark.parametrize("what", ["sync_directory", "lock"])
+    def test_of_names_and_locks_do_so_too(self, system, path, monkeypatch, what):
+        def fail(_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("wal.files.standard.sync_names", fail)
+        monkeypatch.setattr("wal.files.lock_file._write_pid", fail)
+        where = path if what == "lock" else os.path.dirname(path)
+        with pytest.raises(OSError, match="space") as caught:
+            getattr(system, what)(where)
+        assert caught.value.filename == where
+        monkeypatch.undo()
+        system.lock(path).release()

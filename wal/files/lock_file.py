@@ -34,6 +34,9 @@ class LockFile:
             self._lock.acquire(timeout=max(timeout, 0.0), poll_interval=_POLL_SECONDS)
         except Timeout:
             raise LogLockedError(path, read_pid(path)) from None
+        except OSError as error:  # no room for the pid, a disk that cannot be written
+            error.filename = error.filename or path
+            raise
 
     def release(self) -> None:
         """Let others have it; a second time does nothing."""

@@ -123,7 +123,10 @@ class StandardFileSystem:
         except OSError as error:
             # The answer of file systems that have no such thing as syncing a directory.
             if error.errno not in (errno.EINVAL, errno.EBADF):
+                error.filename = path
                 raise
+        finally:
+            del descriptor  # an error that is kept keeps it open otherwise
 
     def lock(self, path: str, timeout: float = 0.0) -> LockFile:
         """Take the lock file, or raise :class:`wal.LogLockedError` after ``timeout`` seconds."""
