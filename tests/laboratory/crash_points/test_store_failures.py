@@ -79,9 +79,10 @@ def live_with(fault_options, number, turns, chance):
         life.failures.append(error)
         outcome = "latched"
         check_refused(life, error)
+    finally:
+        life.give_up()
     assert fault.hits == 1
     assert all(getattr(each, "errno", None) == fault_options["error"] for each in life.failures)
-    life.give_up()
     camera.stop()
     turns.settle()
     end = Photograph("the end", system.killed(), life.promised())

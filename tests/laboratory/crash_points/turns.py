@@ -34,6 +34,7 @@ ORDER = ("wal-flusher", "wal-preparer", "wal-checkpointer", "kvstore-compactor")
 PATIENCE = 30.0
 NOON = 1_700_000_000_000_000_000
 _MOMENT = 0.0001
+_LONG = 0.01
 
 
 class Turns:
@@ -135,7 +136,8 @@ def _is_checkpointing(checkpointer):
 
 
 def _is_to_try_again(compactor):
-    return compactor.error is not None
+    """Whether a merge has failed, and the pause after it is not long over."""
+    return compactor.error is not None and time.monotonic() < compactor._rest_until + _LONG
 
 
 def take_turns(monkeypatch):
