@@ -22,8 +22,17 @@ from kvstore.store import Store
 from kvstore.tables.cache import Cache
 from kvstore.tables.compression import codec_of
 from kvstore.tables.manifest import Manifest
+from kvstore.upkeep.checking import check_is_of_store
 from kvstore.upkeep.restoring import directory_of_log, is_backup, restore
-from wal import Configuration, Durability, EntryId, WalError, WriteAheadLog
+from wal import (
+    Configuration,
+    Durability,
+    EntryId,
+    RecoveredSegment,
+    Recovery,
+    WalError,
+    WriteAheadLog,
+)
 from wal.files import FileSystem, StandardFileSystem
 
 _ATTEMPTS: Final = 20
@@ -171,6 +180,11 @@ def _remove_orphans(catalog: Catalog, log: WriteAheadLog) -> None:
 class _Owner(Checkpoint):
     """As the log's manager; it looks whether both go together before anything is written."""
 
+    def should_recover_segment(self, segment: RecoveredSegment) -> Recovery:
+        """CorruptStoreError where the segment is another store's."""
+        check_is_of_store(segment, self.catalog.manifest.store_id)
+        return super().should_recover_segment(segment)
+
     def check_extent(self, checkpointed_id: EntryId, last_id: EntryId) -> None:
         """Raise CorruptStoreError where the log begins behind the tables, or ends before them."""
         self._check_reaches(checkpointed_id)
@@ -190,6 +204,7 @@ def _open_log(
         directory.log,
         directory.files,
         preallocate_bytes=options.segment_bytes,
+        version_info=checkpoint.catalog.manifest.store_id,
         durability=options.durability,
         max_sealed_segments=options.max_sealed_segments,
         lock_timeout=options.lock_timeout,
@@ -256,7 +271,7 @@ def _view(
     catalog = Catalog(directory, manifest, cache, known)
     catalog.open_tables()  # the writer may remove them
     memtable = Memtable(catalog.runs, manifest.last_entry_id, cache, pulse)
-    checkpoint = Checkpoint(catalog, memtable, Shape(large_value_bytes=options.large_value_bytes))
+    checkpoint = _Owner(catalog, memtable, Shape(large_value_bytes=options.large_value_bytes))
     with_log = directory_of_log(directory, manifest)
     with_log.check_log_exists(manifest)
     log = _open_log(with_log, options, checkpoint, read_only=True)

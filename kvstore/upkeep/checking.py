@@ -33,13 +33,24 @@ Noting = Callable[[str], AbstractContextManager[None]]
 _LARGE: Final = Options.large_value_bytes
 
 
+def check_is_of_store(segment: RecoveredSegment, store_id: bytes) -> None:
+    """CorruptStoreError where a segment of the log was begun by another store.
+
+    Ids alone do not tell: those of two stores that were written alike are the same. A segment
+    that says nothing is damaged, or was begun before stores wrote their ids into them.
+    """
+    if segment.version_info not in (b"", store_id):
+        raise CorruptStoreError(segment.path, 0, "the segment is of another store's log")
+
+
 class LogCheck(LogManager):
     """Sees the whole of a log that is opened read-only, damaged segments passed over."""
 
-    def __init__(self, path: str, manifest: str, noting: Noting) -> None:
-        """The paths are the log's and the manifest's."""
+    def __init__(self, path: str, manifest: str, store_id: bytes | None, noting: Noting) -> None:
+        """The paths are the log's and the manifest's; the id is None where that is damaged."""
         self._path = path
         self._manifest = manifest
+        self._store_id = store_id
         self._noting = noting
         self._begin: int | None = None  # the last entry before the log
         self._is_damaged = False
@@ -54,11 +65,13 @@ class LogCheck(LogManager):
         """Give a damaged one up, in this look alone, to see what is behind it."""
         self._begin = segment.first_after if self._begin is None else self._begin
         self.end = max(self.end, segment.last_id)
-        if segment.damage is None:
+        with self._noting(segment.path):
+            if segment.damage is not None:
+                raise segment.damage
+            if self._store_id is not None:
+                check_is_of_store(segment, self._store_id)
             return Recovery.RECOVER
         self._is_damaged = True
-        with self._noting(segment.path):
-            raise segment.damage
         return Recovery.ABANDON
 
     def recover(self, entry: Entry) -> None:

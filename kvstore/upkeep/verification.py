@@ -229,7 +229,9 @@ class _Look:
         directory = self._directory
         if manifest is not None:
             directory.check_log_exists(manifest)
-        look = LogCheck(directory.log, os.path.join(directory.path, NAME), self._noting)
+        path = os.path.join(directory.path, NAME)
+        store_id = None if manifest is None else manifest.store_id
+        look = LogCheck(directory.log, path, store_id, self._noting)
         configuration = Configuration(directory.log, directory.files, read_only=True)
         try:
             log = configuration.open(look)

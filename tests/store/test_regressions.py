@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import threading
@@ -18,6 +19,7 @@ from wal.append_buffer import AppendBuffer
 from wal.closing import Closing
 from wal.entry_writer import EntryWriter
 from wal.files import MemoryFileSystem
+from wal.files.faulty import FaultyFileSystem
 from wal.files.lock_file import LockFile
 from wal.threads import JoinableThread
 
@@ -387,3 +389,68 @@ def test_verify_sees_a_damaged_header_of_a_kept_segment(at):
     with kvstore.open("s", "r", file_system=files) as db:
         assert [change.items for change in db.changes()] == [((b"k", b"3"),)]
         assert [problem.path for problem in db.verify().problems] == [path]
+
+
+def test_a_segment_of_another_store():
+    """Where two stores were written alike, a segment of one was read as the other's.
+
+    The ids are all that ties a segment to its log, and theirs were the same.
+    """
+    left = []
+    for value in (b"mine", b"theirs"):
+        files = MemoryFileSystem()
+        db = small_on(files)
+        db[b"k"] = value
+        left.append(files.contents())
+        db.close()
+    mine, theirs = left
+    (path,) = (path for path in mine if os.path.basename(path).startswith("wal-"))
+    files = MemoryFileSystem({**mine, path: theirs[path]})
+    (problem,) = kvstore.verify("s", file_system=files).problems
+    for flag in "rw":
+        with pytest.raises(kvstore.CorruptStoreError, match="another store") as caught:
+            small_on(files, flag)
+        assert caught.value.path == problem.path == path.lstrip(os.sep)
+    with small_on(MemoryFileSystem(mine), "r") as db:
+        assert contents(db) == {}  # nothing bears witness of it yet
+    with small_on(MemoryFileSystem(mine)) as db:
+        assert contents(db) == {b"k": b"mine"}
+
+
+@pytest.mark.parametrize("flag", ["c", "n"])
+def test_a_manifest_whose_sync_failed_is_written_again(flag):
+    """An opening that found a fresh manifest, or one that says clearing, took it for durable.
+
+    But where the sync of the directory had failed, in an opening before, it is never made durable
+    by another one. A power loss brought back what was before it: no manifest, beside a log, or one
+    that says clearing, so that what was acknowledged since was removed; or, after it was cleared,
+    a manifest whose log and tables were gone. So it is put in its place anew.
+    """
+    for number in range(1, 12):
+        system = FaultyFileSystem()
+        if flag == "n":
+            with small_on(system) as db:
+                db[b"old"] = b"1"
+                db.checkpoint()
+
+        def puts_manifest_in_place(path, system=system):
+            return any("MANIFEST.new to" in str(call) for call in system.calls[-2:])
+
+        fault = system.fail(
+            errno.EIO, kinds="sync_directory", path=puts_manifest_in_place, nth=number
+        )
+        with contextlib.suppress(kvstore.StoreError, OSError):
+            small_on(system, flag).close()
+        if not fault.hits:
+            break
+        killed = system.killed()
+        with small_on(killed) as db:
+            for state in killed.crash_states(limit=20):
+                small_on(state).close()
+            db[b"new"] = b"2"
+            states = list(killed.crash_states(limit=20))
+        for state in states:
+            with small_on(state) as db:
+                assert db[b"new"] == b"2", (number, state.label)
+    else:
+        raise AssertionError("syncs without end")
