@@ -115,7 +115,9 @@ class CheckpointMarker:
         """
         path = os.path.join(directory, NAME)
         draft = path + "-new"
-        file = file_system.open(draft) if file_system.exists(draft) else file_system.create(draft)
+        if file_system.exists(draft):  # its zeros were perhaps synced in vain
+            file_system.remove(draft)
+        file = file_system.create(draft)
         try:
             file.allocate(2 * BLOCK)
             marker = cls(file, Marker())

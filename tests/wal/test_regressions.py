@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import threading
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import wal
 from tests.wal.support import PATIENCE, Gate, Recorder, Worker, until
 from wal.files.faulty import FaultyFileSystem, PowerLoss
+from wal.files.memory import MemoryFileSystem
 
 KEPT = "kept-%020d"
 
@@ -152,6 +154,27 @@ class TestWitnessBehindTheEvidence:
         end(log)
 
 
+class TestDraftOfTheMarker:
+    """A draft of the marker of which the sync had failed was completed, not written again.
+
+    Its zeros, which that sync should have made durable, were taken for there. Nothing came of it:
+    what is missing there reads as zeros, or makes a slot doubtful, at worst.
+    """
+
+    def test_is_written_again_in_full(self):
+        system = FaultyFileSystem()
+        configuration = wal.Configuration("log", system, preallocate_bytes=4096)
+        system.fail(errno.EIO, kinds="sync", path="CHECKPOINT-new")
+        with pytest.raises(OSError, match="Input/output"):
+            configuration.open(wal.LogVoid())
+        written = []
+        system.on_call = lambda kind, path, number: written.append((kind, os.path.basename(path)))
+        configuration.open(wal.LogVoid()).shutdown()
+        draft = [kind for kind, name in written if name == "CHECKPOINT-new"]
+        assert draft[:3] == ["exists", "remove", "create"]
+        assert draft[3:6] == ["allocate", "write_at", "sync"]
+
+
 class TestReaderGoesBack:
     """A log opened read-only showed less after a rotation than before, until the next marker.
 
@@ -212,3 +235,23 @@ def end(log):
     """Close a log of which the checkpoint may have failed."""
     with contextlib.suppress(wal.CheckpointError):
         log.shutdown()
+
+
+def test_the_header_of_a_torn_frame_bears_witness_to_a_reader():
+    """It was looked for behind the place where the torn frame begins, not at that place.
+
+    So a reader did not show the entry before the torn one, which had been acknowledged.
+    """
+    system = MemoryFileSystem()
+    configuration = wal.Configuration("log", system, flush_interval=3600)
+    log = configuration.open(Recorder())
+    for number in range(3):
+        log.append([b"%d" % number * 50])
+    left = system.contents()
+    log.shutdown()
+    (path,) = (path for path in left if "wal-" in path)
+    at = left[path].index(b"2" * 50)
+    left[path] = left[path][:at] + bytes(50) + left[path][at + 50 :]
+    reader = Recorder()
+    wal.Configuration("log", MemoryFileSystem(left), read_only=True).open(reader).shutdown()
+    assert [entry_id for entry_id, _ in reader.recovered] == [1, 2]
