@@ -109,15 +109,22 @@ class Directory:
     def prepare(self, flag: str) -> Manifest:
         """The manifest to go on with. Creates what is missing, empties what is to be emptied."""
         if flag == "n" and (self._names(self.path) - {LOCK}):
-            write_manifest(self.files, self.path, Manifest(clearing=True))
-        found = read_manifest(self.files, self.path)
+            found: Manifest | None = Manifest(clearing=True)
+        else:
+            found = read_manifest(self.files, self.path)
         if found is None and self._holds_data():
             return self.read()
+        if found is not None and found.clearing:
+            # Even if it was there already: where a sync failed, the one before it is durable.
+            write_manifest(self.files, self.path, found)
         self.files.make_directory(self.tables)
         if found is not None and found.clearing:
             self._clear()
         if found is None or found.clearing:
             found = Manifest()
+        if found.is_fresh:
+            # Even if it was there already: what is durable may be none, or one that says clearing,
+            # and this is a store only from now on.
             write_manifest(self.files, self.path, found)
         return found
 
