@@ -208,7 +208,7 @@ class Judgement:
         exact = self.clean is not None and segment is not None and self._ends_as_left(segment)
         if segment is not None and scanned.damage is None and not exact:
             size = segment.file.size()
-            behind = segment.source.evidence(segment.end + 1, size)
+            behind = segment.source.evidence(segment.end, size)  # a torn frame too
             self.evidence = max(self.evidence, behind)
             if self.read_only and self.evidence > self.last_id:
                 # What a writer was adding meanwhile: durable by this evidence, it is there now.

@@ -200,5 +200,8 @@ def _segment_entries(segment: Segment, after: int, place: list[int]) -> Iterator
         if segment.state is State.KEPT and last >= segment.last_id:
             return
         if start < stop:
-            reason = f"the entries after {last} cannot be read"
-            raise CorruptLogError(segment.path, start, reason)
+            break
+    else:
+        if segment.state is not State.KEPT or last >= segment.last_id:
+            return
+    raise CorruptLogError(segment.path, start, f"the entries after {last} cannot be read")

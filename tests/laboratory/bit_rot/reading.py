@@ -97,7 +97,8 @@ class Reading:
         except Exception as error:
             raise WrongError(f"changes: {error!r}") from error
         else:
-            if found != expected[len(expected) - len(found) :]:
+            lost = not found and "retain_bytes" in self.left.options
+            if lost or found != expected[len(expected) - len(found) :]:
                 raise WrongError(f"changes: {shortened(found)} instead of {shortened(expected)}")
 
 
