@@ -30,6 +30,7 @@ class StoreMachine(Writing, Reading, Beside, RuleBasedStateMachine):
     counts: ClassVar = Counter()
     states = 2
     intervals = (ASLEEP,)
+    restless = False  # whether there are lives in which background work is not waited for
     failed = False
 
     @initialize(options=draw.options, calm=st.integers(0, 3), interval=st.integers(0, 5))
@@ -39,7 +40,7 @@ class StoreMachine(Writing, Reading, Beside, RuleBasedStateMachine):
         self.player = Player(
             self.counts,
             states=self.states,
-            calm=calm > 0 and interval == ASLEEP,
+            calm=(calm > 0 or not self.restless) and interval == ASLEEP,
             interval=interval,
         )
         self.counts["histories"] += 1

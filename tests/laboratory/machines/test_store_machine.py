@@ -19,7 +19,7 @@ examined for each power loss in the default run, four in the long one.
 What stays nondeterministic: the threads of the log and the store. In *calm* lives their work is
 waited for after each step, and the flusher sleeps; then only a power loss or a fault that strikes
 while a step and a background thread work at the same time may strike another call when repeated.
-Lives that are not calm (a quarter; more in the long run) wait for nothing. Nothing that is drawn
+Lives that are not calm, only in the long run, wait for nothing. Nothing that is drawn
 depends on it, so a failure that cannot be repeated is still told in full, with all its steps.
 """
 
@@ -80,7 +80,7 @@ def test_any_history(tally):
 @pytest.mark.long
 def test_many_histories(tally):
     chosen = settings(LONG, max_examples=scaled(1000))
-    play(tally, "store state machine", chosen, states=4)
+    play(tally, "store state machine", chosen, states=4, restless=True)
 
 
 @pytest.mark.long
