@@ -255,3 +255,33 @@ def test_the_header_of_a_torn_frame_bears_witness_to_a_reader():
     reader = Recorder()
     wal.Configuration("log", MemoryFileSystem(left), read_only=True).open(reader).shutdown()
     assert [entry_id for entry_id, _ in reader.recovered] == [1, 2]
+
+
+@pytest.mark.parametrize("retain_bytes", [0, 1 << 20])
+def test_a_rename_that_is_done_and_told_to_have_failed(retain_bytes, monkeypatch):
+    """The segment was looked for under its old name from then on: no checkpoint ever succeeded.
+
+    Writers were told so once enough segments waited, until the log was opened anew.
+    """
+    monkeypatch.setattr("wal.checkpointer.FIRST_PAUSE", 0.001)
+    system = FaultyFileSystem()
+    manager = Recorder()
+    configuration = wal.Configuration(
+        "log", system, preallocate_bytes=4096, flush_interval=3600, retain_bytes=retain_bytes
+    )
+    log = configuration.open(manager)
+    log.append([b"1"])
+    fault = system.fail(errno.EIO, kinds="rename", path=_is_left, after=True)
+    with contextlib.suppress(wal.CheckpointError):
+        log.checkpoint_active(wait=True)
+    until(lambda: fault.hits and log.stats().segments_sealed == 0)
+    log.append([b"2"])
+    log.checkpoint_active(wait=True)
+    assert [entry_id for entry_id, _ in manager.checkpointed] == [1, 2]
+    assert [entry.id for entry in log.entries()] == ([1, 2] if retain_bytes else [])
+    log.shutdown()
+    assert system.exists(f"log/kept-{1:020d}-{1:020d}") == bool(retain_bytes)
+
+
+def _is_left(path):
+    return os.path.basename(path).startswith("wal-")

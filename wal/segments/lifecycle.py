@@ -19,7 +19,7 @@ from itertools import takewhile
 from typing import Final
 
 from wal.errors import PositionNotFoundError
-from wal.files import File
+from wal.files import File, FileSystem
 from wal.positions import MAX_ID
 from wal.segments.format import SegmentHeader
 from wal.segments.kept_file import KeptFile
@@ -128,6 +128,20 @@ class Segment:
     def has_entries(self) -> bool:
         """Whether any entry was committed to it."""
         return self.last_id > self.header.previous_last_id
+
+    def rename(self, files: FileSystem, path: str) -> None:
+        """Give the file another name, in the same directory.
+
+        Where that is told to have failed although it was done, the next attempt must know it: the
+        old name is gone, and what is wanted from then on is a sync of the directory.
+        """
+        try:
+            files.rename(self.path, path)
+        except OSError:
+            if files.exists(path) and not files.exists(self.path):
+                self.path = path
+            raise
+        self.path = path
 
     def become(self, state: State) -> None:
         """Step on in the segment's life; a step that the life does not have is a bug and raises."""

@@ -152,8 +152,7 @@ class SparePool:
             self._unwanted.discard(segment.id)
             return
         if not os.path.basename(segment.path).startswith("free-"):
-            self._files.rename(segment.path, spare)
-            segment.path = spare
+            segment.rename(self._files, spare)
         self._files.sync_directory(self._directory)
         if file.size() > self._length:  # a large entry had made it grow
             file.truncate(self._length)

@@ -69,8 +69,7 @@ class Retention:
         """Give a segment its new name. Pins do not matter. May be called again after an error."""
         path = os.path.join(self._directory, kept_name(segment.id, segment.last_id))
         if segment.path != path:
-            self._files.rename(segment.path, path)
-            segment.path = path
+            segment.rename(self._files, path)
         self._files.sync_directory(self._directory)
         file, used = segment.file, max(segment.end, segment.durable_end)
         length = file.size()
