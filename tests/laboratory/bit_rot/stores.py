@@ -304,6 +304,20 @@ MAKE = {
 
 
 @cache
+def twin(name):
+    """Another store that was written exactly alike: its files have the same names, ids and data."""
+    from tests.laboratory.bit_rot.prediction import Segment, is_segment
+
+    # Nothing ties what is kept for reading alone to a store: its ids are all there is. And a
+    # segment without an entry says nothing.
+    return {
+        path: data
+        for path, data in MAKE[name]().files.items()
+        if "kept-" not in path and (not is_segment(path) or Segment(path, data).frames)
+    }
+
+
+@cache
 def made(name):
     """A store by its name; made once, never changed."""
     return MAKE[name]()

@@ -22,7 +22,7 @@ import pytest
 
 from tests.campaigns import scaled, seed
 from tests.laboratory.bit_rot import damages
-from tests.laboratory.bit_rot.stores import MAKE, foreign, made
+from tests.laboratory.bit_rot.stores import MAKE, foreign, made, twin
 from tests.laboratory.bit_rot.trial import Trials
 from wal.checkpoint_marker import BLOCK
 
@@ -60,6 +60,7 @@ class Campaign:
     """The damage that a test does to one store, and the account of it."""
 
     def __init__(self, name, tally, rng):
+        self.name = name
         self.left = made(name)
         self.trials = Trials(self.left)
         self.rng = rng
@@ -124,6 +125,7 @@ def test_files_as_a_whole(campaign):
     campaign.run("older files", rng.sample(older, min(8, len(older))), whole=True)
     campaign.run("missing files", damages.missing(left), whole=True)
     campaign.run("another store's files", damages.strange(left, foreign()), whole=True)
+    campaign.run("another store's files", damages.strange(left, twin(campaign.name)), whole=True)
     exchanged = [*damages.exchanged(left)]
     campaign.run("files exchanged", rng.sample(exchanged, min(6, len(exchanged))), whole=True)
     campaign.run("misdirected blocks", damages.misdirected(left, rng, 8), whole=True)
@@ -201,4 +203,5 @@ def test_every_file_as_a_whole(campaign):
     campaign.run("older files", damages.older(left), whole=True)
     campaign.run("missing files", damages.missing(left), whole=True)
     campaign.run("another store's files", damages.strange(left, foreign()), whole=True)
+    campaign.run("another store's files", damages.strange(left, twin(campaign.name)), whole=True)
     campaign.run("files exchanged", damages.exchanged(left), whole=True)

@@ -178,7 +178,7 @@ class Trials:
         )
 
     def serves(self, changes):
-        """Whether what is there are older versions: then they have the same data, as was read."""
+        """Whether older versions are there: then they have the same data, as was read."""
         versions = self.left.versions
         return all(data in versions.get(path, ()) for path, data in changes.items())
 
