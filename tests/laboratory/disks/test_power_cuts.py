@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import shutil
 
 import pytest
 
@@ -179,6 +180,9 @@ def test_many_power_cuts(mounted, nursery, tmp_path, tally, kind):
         }
         number = rng.randrange(1 << 20)
         place = f"SEED={seed()}, {kind}, {left} ends left, store {number}"
-        campaign = survive(image, nursery, tmp_path, number, place, min(left, 10), **plan)
+        notes = tmp_path / f"{left}"
+        notes.mkdir()
+        campaign = survive(image, nursery, notes, number, place, min(left, 10), **plan)
+        shutil.rmtree(image.path_of(f"s{number}"))
         told(tally, image, campaign)
         left -= campaign.ends
