@@ -150,6 +150,48 @@ def _block(data):
     tables.decode_block(data + bytes(4 * (count + 1)) + tail, None, lambda code, ext: None, 0)
 
 
+@pytest.mark.parametrize("case", ["group", "segment", "streamed", "value", "manifest", "entry"])
+def test_the_factor_holds_for_what_is_valid(case):
+    """The most objects a byte can stand for: empty lists, maps, chunks. Without the constant."""
+    target, data = TARGETS[case], DENSE[case]()
+    with Silence() as silence:
+        target.run(target.seal(data))  # what is made once is made now
+        peak = peak_of(lambda: target.run(target.seal(data)))
+        silence.check()
+    assert len(data) >= 5_000
+    assert peak <= target.factor * len(data) + (600 << 10)
+
+
+def _dense_segment():
+    header = wal_format.SegmentHeader(1, 0, 1 + (1 << 20), 0)
+    frames = wal_format.encode_group(header, header.seed, header.size, 1, 0, [[]] * 5_001, 0)
+    return header.encode() + b"".join(frames)
+
+
+def _dense_streamed():
+    chunk = wal_format.CHUNK.pack(wal_format.CHUNK_TAG, 0) + bytes(4)
+    header = wal_format.SegmentHeader(1, 0, 1 + (1 << 20), 0)
+    frame = wal_format.encode_entry_header(header, header.seed, header.size, 1, 0) + chunk * 2500
+    return header.encode() + frame + wal_format.END.pack(wal_format.END_TAG, 2500) + bytes(4)
+
+
+def _dense_manifest():
+    record = [0, bytes(16), 0, 0, 0, 0, 0, 0, b"", None, None, 0]
+    runs = [[[number, *record[1:]]] for number in range(1, 700)]
+    fields = {"store_id": bytes(16), "last_entry_id": 0, "next_number": 700, "clearing": False}
+    return bytes(12) + msgpack.packb(fields | {"runs": runs}) + bytes(4)
+
+
+DENSE = {
+    "group": lambda: (20_001).to_bytes(4, "little") + bytes(4) + msgpack.packb([[]] * 20_001),
+    "segment": _dense_segment,
+    "streamed": _dense_streamed,
+    "value": lambda: msgpack.packb([{}] * 50_001),
+    "manifest": _dense_manifest,
+    "entry": lambda: b"\x09\0\x01" + bytes(8) + bytes(2) * 10_001,
+}
+
+
 def test_what_was_written_is_never_refused():
     """Data full of what looks like heads of arrays, with long arrays that are really there."""
     items = [b"\xdc\xff\xfe" * 30, b"\xdd\x00\x00\xff\xff" * 20] * 900
@@ -167,7 +209,7 @@ def test_a_group_is_decoded_alike_in_both_ways(monkeypatch):
 
     rng = random.Random(1)
     agreed = 0
-    for _ in range(700):
+    for _ in range(300):
         items = [
             rng.choice((rng.randbytes(3), [rng.randbytes(2)] * rng.randrange(5)))
             for _ in range(rng.randrange(9))
@@ -181,7 +223,7 @@ def test_a_group_is_decoded_alike_in_both_ways(monkeypatch):
                 found.append(wal_format.decode_payload(data, len(items), chunks))
             assert found[0] == found[1] == found[2]
             agreed += found[0] is not None
-    assert agreed > 700
+    assert agreed > 300
 
 
 @pytest.mark.parametrize(
