@@ -10,7 +10,7 @@ mpl.use("svg")
 from matplotlib import pyplot as plt
 
 MIB = 1 << 20
-MOST_POINTS = 300
+MOST_POINTS = 200
 #: What is drawn in each part of the plot: title, divisor, series and their names.
 PARTS = (
     ("memory, MiB", MIB, {"rss": "writer", "reader rss": "reader"}),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import statistics
+import sys
 import threading
 from contextlib import suppress
 
@@ -98,7 +99,8 @@ def at_rest():
     gc.collect()
     found = own_resources()
     found["objects"] = len(gc.get_objects())
-    found.pop("rss", None)
+    # Also what the collector does not track: bytes, and dicts of nothing else.
+    found["blocks"] = getattr(sys, "getallocatedblocks", int)()
     return found
 
 
@@ -134,7 +136,8 @@ def _left_over(rests):
         series = [rest[name] for rest in rests if name in rest]
         if series and max(series) > series[0]:
             found.append(f"{name} after each closing: {series}")
-    objects = [rest["objects"] for rest in rests[2:]]
-    if objects and objects[-1] > 1.05 * objects[0] + 2000:
-        found.append(f"objects after each closing: {objects}")
+    for name in ("objects", "blocks"):
+        series = [rest[name] for rest in rests[max(2, len(rests) // 3) :]]
+        if series and series[-1] > 1.05 * series[0] + 2000:
+            found.append(f"{name} after each closing: {series}")
     return found
