@@ -290,8 +290,6 @@ class Player(Beside):
     def be_killed(self):
         self.go_on_with(self.system.killed())
 
-    # ----------------------------------------------------------------------------------------------
-
     def unpin_all(self):
         while self.pins:
             self.pins.pop()[1].__exit__(None, None, None)

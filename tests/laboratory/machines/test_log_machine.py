@@ -53,7 +53,7 @@ def machine(states):
 
 def test_the_log(tally):
     chosen = machine(states=1)
-    run(chosen, max_examples=60, stateful_step_count=40)
+    run(chosen, max_examples=90, stateful_step_count=40)
     tally("state machine over the log", **chosen.tried)
 
 

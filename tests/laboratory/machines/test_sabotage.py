@@ -20,6 +20,7 @@ from kvstore.transactions import Transaction
 from tests.laboratory.machines.callers import SINGLE, Caller, Direct, run_now
 from tests.laboratory.machines.contention import (
     OPTIONS,
+    SOME,
     Lives,
     Plan,
     by_tasks,
@@ -31,6 +32,7 @@ from tests.laboratory.machines.linearizability import NotLinearizableError, chec
 from tests.store.support import FSYNC, PATIENCE, WRITE
 from tests.wal.support import Worker
 from wal.files.faulty import FaultyFileSystem
+from wal.group_commit import GroupCommit
 
 A = b"a"
 MOST = 40
@@ -79,6 +81,22 @@ class TestSabotage:
         monkeypatch.setattr(Memtable, "accepted_values", lambda *_: None)
         monkeypatch.setattr(Memtable, "accepted", lambda *_: None)
         caught_within(CONTENTION)
+
+    def test_the_store_is_told_too_late_of_what_is_in_flight(self, monkeypatch):
+        """By then a buffered write may be complete: it would stay in flight for ever."""
+        usual = GroupCommit.enter_flight_locked
+
+        def enter(self, entry_id, rank, on_commit, item, on_accept=None):
+            tell, self._accepted = self._accepted, None
+            ticket = usual(self, entry_id, rank, on_commit, item)
+            self._accepted = tell
+            if not ticket.finished:
+                time.sleep(0.0002)
+                self._tell_accepted_locked(ticket, item, on_accept)
+            return ticket
+
+        monkeypatch.setattr(GroupCommit, "enter_flight_locked", enter)
+        caught_within(Plan(steps=20, durabilities=SOME, pauses=0.6))
 
     def test_a_batch_is_shown_key_by_key(self, monkeypatch):
         def show(self, layer, batch):
