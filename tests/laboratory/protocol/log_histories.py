@@ -3,6 +3,8 @@
 A history is a tuple of steps, each a tuple of a name and numbers. One that finds the log closed
 opens it first, so a crash, or a call that fails, may come in the middle of a recovery. Whatever
 the steps are they can be played, so a failing history is shrunk by leaving steps out.
+
+What happens in one without a rule, call by call, is told by ``report(128, ALL.without("latch"))``.
 """
 
 from __future__ import annotations
