@@ -87,9 +87,9 @@ def test_power_loss_before_every_call(turns, chance, tally, options):
     campaign = LogCampaign(turns, chance, seed(), **options)
     rng = random.Random(seed())
     photographs = campaign.live(history)
-    share = scaled(60) / 1500
+    share = scaled(100) / 400
     counts = lose_power(campaign, photographs, mixtures=6, again=lambda: rng.random() < share)
-    assert counts["first_crash_points"] == len(photographs) > 150
+    assert counts["first_crash_points"] == len(photographs) > 100
     tally(TITLE, **counts)
 
 
@@ -100,7 +100,7 @@ def test_power_loss_before_every_call_of_an_operation(turns, chance, tally, play
     campaign = LogCampaign(turns, chance, seed())
     rng = random.Random(seed())
     photographs = campaign.live(play)
-    share = scaled(30) / 300
+    share = scaled(40) / 150
     counts = lose_power(campaign, photographs, mixtures=30, again=lambda: rng.random() < share)
     tally(TITLE, **counts)
 
@@ -111,5 +111,5 @@ def test_a_kill_before_every_call(turns, chance, tally, play):
     campaign = LogCampaign(turns, chance, seed())
     rng = random.Random(seed())
     photographs = campaign.live(play)
-    share = scaled(30) / len(photographs)
+    share = scaled(50) / len(photographs)
     tally(KILLS, **kill(campaign, photographs, followed=lambda: rng.random() < share))

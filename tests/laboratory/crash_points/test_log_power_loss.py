@@ -50,8 +50,8 @@ def test_the_history_without_a_crash():
 
 
 def test_power_lost_before_each_call(tally):
-    states = examine_every_crash(history, limit=3)
-    assert states >= 250
+    states = examine_every_crash(history, limit=2)
+    assert states >= 180
     tally(TITLE, states=states)
 
 

@@ -45,9 +45,9 @@ def lose_power(campaign, photographs, *, mixtures, again):
 def test_power_loss(turns, chance, tally):
     campaign = Campaign(turns, chance)
     _, photographs = campaign.live()
-    some = photographs[7::20]
-    counts = lose_power(campaign, some, mixtures=1, again=every(80))
-    assert counts["first_crash_points"] == len(some) > 30
+    some = photographs[7::22]
+    counts = lose_power(campaign, some, mixtures=1, again=every(100))
+    assert counts["first_crash_points"] == len(some) > 25
     assert counts["first_examined"] > 80
     assert counts["second_examined"] > 20
     tally(TITLE, **counts)
