@@ -125,9 +125,14 @@ class Image:
     def can_shut_down(self):
         return self.kind != "btrfs"
 
-    def lose_power(self, rng, kill):
-        """Cut the power under a process that writes, kill that, and start the machine again."""
+    def lose_power(self, rng, kill, darken=lambda: None):
+        """Cut the power under a process that writes, kill that, and start the machine again.
+
+        ``darken`` is called just before: a machine without power answers nobody, but a file system
+        that is being shut down may still call a sync done whose pages it has thrown away.
+        """
         if self.can_shut_down():
+            darken()
             self.shut_down(rng.choice((WITH_JOURNAL, WITHOUT_JOURNAL, WITHOUT_JOURNAL)))
             time.sleep(rng.uniform(0, 0.005))
             kill()

@@ -38,11 +38,11 @@ KINDS = ("ext4", "xfs", "btrfs")
 def cutting(image, rng):
     """An end for a campaign: mostly the power goes, sometimes the process alone."""
 
-    def end(kill):
+    def end(kill, darken):
         if rng.random() < 0.2:
             kill()
             return False
-        image.lose_power(rng, kill)
+        image.lose_power(rng, kill, darken)
         return True
 
     return end

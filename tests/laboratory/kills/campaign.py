@@ -25,8 +25,9 @@ KEPT = 1 << 30  # bytes of the log: all of it
 class Campaign:
     """One store's lives. ``where`` is the store's directory, ``notes`` one for what is told.
 
-    ``end(kill)`` ends a life, by calling ``kill`` and whatever else; it returns whether the power
-    was cut. ``place`` says, in each message, how to repeat it.
+    ``end(kill, darken)`` ends a life, by calling ``kill`` and whatever else; it returns whether the
+    power was cut, just before which it has called ``darken``. ``place`` says, in each message, how
+    to repeat it.
     """
 
     def __init__(self, nursery, where, notes, seed, place, *, end=None, **plan):
@@ -70,7 +71,7 @@ class Campaign:
         self.nursery.begin({**plan, "first": self.judge.next})
         self._wait_for_the_moment(reports)
         assert not _error(reports), f"{place}: {_error(reports)}"
-        cut = self.end(self._kill)
+        cut = self.end(self._kill, lambda: child.Reports(reports).tell(child.DARK))
         self.cuts += cut
         told = read_reports(reports)
         assert self.status == -9, f"{place}: ended by itself: {_error(reports)}"
@@ -125,7 +126,7 @@ class Campaign:
         assert sorted(names) == sorted(record.name for record in manifest.tables)
 
 
-def _just_kill(kill):
+def _just_kill(kill, _):
     kill()
     return False
 

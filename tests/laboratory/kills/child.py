@@ -33,6 +33,7 @@ OPENED = b"O"  # with the id of the last entry
 BORN = b"N"  # the id of the first entry that this opening wrote
 SYNCING, SYNCED = b"S", b"Y"  # all that was done before the one is durable at the other
 CLOSING, CLOSED = b"C", b"E"
+DARK = b"P"  # told by whoever cuts the power, just before: no answer counts from here on
 WORKER = b"W"  # a process was started, with this id
 
 
@@ -45,6 +46,9 @@ class Reports:
 
     def tell(self, what, writer=0, number=0):
         os.write(self._file, RECORD.pack(what, writer, number))
+
+    def __del__(self):
+        os.close(self._file)
 
     def error(self):
         with open(self._path + ".error", "a", encoding="utf-8") as file:

@@ -70,7 +70,7 @@ class Judge:
 
         Returns the ids of the processes that it started.
         """
-        life, workers, before = None, [], {}
+        life, workers, before, dark = None, [], {}, False
         for what, writer, number in records:
             if what == child.OPENED:
                 life = Life(self.next_life)
@@ -84,15 +84,18 @@ class Judge:
                     self.next[writer] = number + 1
             elif what == child.DONE:
                 durability = step(self.seed, writer, number).durability
-                life.answer(writer, number, durable=durability is FSYNC)
+                life.answer(writer, number, durable=durability is FSYNC and not dark)
             elif what == child.REFUSED:
                 life.refuse(writer, number)
+            elif what == child.DARK:
+                dark = True
             elif what == child.BORN:
                 life.birth_id = number
-                self._all_is_durable_before(life)
+                if not dark:
+                    self._all_is_durable_before(life)
             elif what in (child.SYNCING, child.CLOSING):
                 before = dict(life.done)
-            elif what in (child.SYNCED, child.CLOSED):
+            elif what in (child.SYNCED, child.CLOSED) and not dark:
                 for each, count in before.items():
                     life.certain[each] = max(count, life.certain.get(each, 0))
         for life in self.lives:
