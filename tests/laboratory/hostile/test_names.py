@@ -15,15 +15,20 @@ import msgpack
 import pytest
 
 import kvstore
+import wal
 from kvstore.background import worker
 from kvstore.tables.manifest import Manifest, read_manifest
 from kvstore.tables.records import MOST_NUMBER, number_of
+from tests.laboratory.hostile.log_targets import Reading
 from tests.laboratory.hostile.sealing import seal_manifest
 from tests.laboratory.hostile.store_targets import store_with, use
 from tests.laboratory.hostile.targets import Silence
 from tests.store.support import read_file
-from wal.files import StandardFileSystem
+from wal.checkpoint_marker import BLOCK, Marker
+from wal.files import MemoryFileSystem, StandardFileSystem
 from wal.judgement import Listing
+from wal.positions import MAX_ID, MAX_START
+from wal.segments import format as fmt
 
 OPTIONS = {"processes": False, "memtable_bytes": 64 << 10}
 FILES = StandardFileSystem()
@@ -221,3 +226,26 @@ def test_a_process_that_talks_nonsense_is_given_up(tmp_path):
             assert not mine._may_start
     finally:
         mine.stop()
+
+
+# ------------------------------------------------------------------ ids
+
+
+@pytest.mark.parametrize("highest", [MAX_START, MAX_ID - 70_000, MAX_ID])
+def test_a_marker_at_the_end_of_all_ids(highest):
+    """The log went on, in a segment whose header the next opening refused: entries were lost."""
+    marker = Marker(2, 0, 0, highest, 0, 0).encode().ljust(2 * BLOCK, b"\0")
+    files = MemoryFileSystem({os.path.join("log", "CHECKPOINT"): marker})
+    with pytest.raises(wal.CorruptLogError, match="beyond all ids"):
+        wal.Configuration("log", files, preallocate_bytes=4096).open(Reading())
+    assert set(files.list("log")) == {"CHECKPOINT", "LOCK"}
+
+
+def test_evidence_of_ids_that_no_log_gives():
+    """An abandoned segment's forged header raised the next id beyond 64 bits: an OverflowError."""
+    header = fmt.SegmentHeader(5, 0, 5 + (1 << 16), 0)
+    made = [(9, 8), (1 << 63, 3), (9, 9), (7, 1 << 63), (header.id_limit + 1, 4)]
+    for entry_id, durable_id in made:
+        frame = fmt.encode_entry_header(header, header.seed, 0, entry_id, durable_id)
+        found = fmt.evidence_in(header, header.seed, frame, 0)
+        assert found == (8 if (entry_id, durable_id) == (9, 8) else 0)
