@@ -64,6 +64,7 @@ def main(arguments=None):
             row = campaign(kind(), chosen.cases, chosen.seed)
             if row is not None:
                 rows[kind.name] = row
+                sys.stderr.write(f"{kind.name}: {row['seconds']} seconds\n")
     told = {"seed": chosen.seed, "versions": versions(), "engines": rows}
     sys.stdout.write(json.dumps(told, indent=1) if chosen.json else "\n".join(lines(told)))
     sys.stdout.write("\n")

@@ -130,7 +130,12 @@ class Life:
         self.remember()
         root = self.path if path is None else path
         below = os.path.join(os.sep, root, "")
-        files = {p: data for p, data in self.files.contents().items() if p.startswith(below)}
+        files = {
+            path: data
+            for path, data in self.files.contents().items()
+            # What is half built belongs to nothing; each opening removes it.
+            if path.startswith(below) and not os.path.basename(path).startswith("tmp-")
+        }
         versions = {p: held[:-1] for p, held in self.versions.items() if p in files}
         last_id = max(self.states)
         return Left(
