@@ -60,7 +60,10 @@ class Kvstore(Engine):
     def open(self, path):
         import kvstore
 
-        options = {"memtable_bytes": 64 << 10, "processes": False}
+        options = {
+            "memtable_bytes": 256 << 10,
+            "processes": False,
+        }  # so that it makes no table by itself
         return kvstore.open(path, file_system=None, **options)
 
     def put(self, database, items):
