@@ -11,6 +11,7 @@ from tests.laboratory.machines import store_draws as draw
 from tests.laboratory.machines.store_model import DELETED, Moves, in_range, read_all, space
 from tests.laboratory.machines.store_player import FAILED
 from tests.laboratory.machines.store_steps import step
+from tests.laboratory.machines.store_transactions import write_all
 
 
 class Reading:
@@ -84,6 +85,28 @@ class Reading:
         snapshot = player.db.snapshot()
         assert snapshot.entry_id == player.model.newest.id
         player.views.append((snapshot, player.model.contents))
+
+    @rule(drawn=draw.mutations, durability=draw.durabilities)
+    @step
+    def write_behind_a_snapshot(self, player, drawn, durability):
+        """Taken, written over at once, and read where it was: so are all that are held."""
+        player.views.append((player.db.snapshot(), player.model.contents))
+        mutations, batch = draw.made(player, drawn), player.db.batch(durability=durability)
+
+        def act():
+            with batch:
+                write_all(batch, mutations)
+
+        player.write("batch", mutations, durability, act)
+        for view, contents in player.views:
+            for place, key, _ in mutations:
+                look = functools.partial(self.look_up, view, place, key)
+                found = player.attempt("get", look, reading=True)
+                expected = contents.get(place, {}).get(key, DELETED)
+                assert found is FAILED or found == expected, f"{place} {key!r}: {found!r}"
+
+    def look_up(self, view, place, key):
+        return space(view, place).get(key, DELETED)
 
     @rule(number=draw.numbers)
     @step

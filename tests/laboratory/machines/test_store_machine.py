@@ -16,11 +16,12 @@ reader and by a writer, written to, closed and read again, with every backup.
 Bounds: one writing thread; keys of a set of 24, values up to 40 KB, segments of 32 KiB; two states
 examined for each power loss in the default run, four in the long one.
 
-What stays nondeterministic: the threads of the log and the store. In *calm* lives their work is
-waited for after each step, and the flusher sleeps; then only a power loss or a fault that strikes
-while a step and a background thread work at the same time may strike another call when repeated.
-Lives that are not calm, only in the long run, wait for nothing. Nothing that is drawn
-depends on it, so a failure that cannot be repeated is still told in full, with all its steps.
+What stays nondeterministic: salts and ids of files, and the threads of the log and the store.
+In *calm* lives their work is waited for after each step, and the flusher sleeps; then only a power
+loss or a fault that strikes while a step and a background thread work at the same time may strike
+another call when repeated. Lives that are not calm, only in the long run, wait for
+nothing. Nothing that is drawn depends on it, so a failure that cannot be repeated is still told in
+full, with all its steps.
 """
 
 from __future__ import annotations
