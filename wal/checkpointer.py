@@ -149,7 +149,9 @@ class Checkpointer:
         self._changed.wait(None if left is None else min(left, threading.TIMEOUT_MAX))
 
     def _failed(self) -> CheckpointError:
-        return CheckpointError(f"the last attempt to checkpoint failed: {self.error!r}")
+        error = self.error
+        told = str(error) if isinstance(error, OSError) else repr(error)  # with the file's name
+        return CheckpointError(f"the last attempt to checkpoint failed: {told}")
 
     def stop(self, deadline: float | None, *, drain: bool = True) -> CheckpointError | None:
         """Checkpoint what is sealed (one last attempt), end the thread, and return what failed."""
@@ -223,7 +225,7 @@ class Checkpointer:
         full = isinstance(error, OSError) and error.errno in NO_ROOM
         try:
             return full and self._pool.give_up()
-        except OSError as failed:
+        except BaseException as failed:  # noqa: BLE001 - what matters is the first error
             tell(logger.warning, "could not remove a spare segment: %s", failed)
             return False
 

@@ -171,6 +171,9 @@ class Compactor:
         while not self.resting() and (runs := self._claim_chosen()):
             if self._merge(runs, self._worker) is not None:
                 return
+        if not self.resting():  # what had failed is not to be done any more
+            self.error = None
+            self._attempts = 0
 
     def _compact_all(self, wish: Compaction) -> None:
         error = self._merge_all()

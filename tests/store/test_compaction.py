@@ -23,6 +23,7 @@ from kvstore.tables.merging import (
 )
 from kvstore.tables.records import TableRecord
 from tests.store.disk import PATIENCE, Disk, contents_of
+from tests.wal.support import until
 from wal.files import FaultyFileSystem, MemoryFileSystem
 
 # ------------------------------------------------------------------ which runs
@@ -288,6 +289,16 @@ class TestFailures:
 
             disk.catalog.attach(published, disk.compactor.bury)
             assert len(disk.catalog.runs) == 1 or merged.wait(PATIENCE)
+
+    def test_a_wish_that_failed_is_not_tried_again_for_ever(self, files, monkeypatch):
+        """Where nothing else was to be merged the thread looked again and again, never resting."""
+        monkeypatch.setattr(compaction, "FIRST_PAUSE", 0.0)
+        with Disk(files, "/db") as disk:
+            many_runs(disk, 2)
+            files.fail(errno.EIO, kinds="create", path=lambda path: "tmp-" in path)
+            with pytest.raises(StoreFailedError):
+                disk.compact()
+            until(lambda: disk.compactor.error is None)  # and so it waits to be asked
 
     def test_whoever_forces_it_is_told(self, files):
         with Disk(files, "/db") as disk:

@@ -488,6 +488,30 @@ class TestFullDisk:
             assert [last for last, _ in manager.checkpoints] == [1, 2, 3]
         assert not caplog.records
 
+    def test_whatever_happens_while_room_is_made_is_no_end(self, faulty_place, faulty):
+        """The checkpointer ended there, and whoever waited for it waited for ever."""
+        failing = Failing("checkpoint_to", error=lambda name: OSError(errno.ENOSPC, "no room"))
+        with faulty_place.open(failing, keep_free_segments=2) as log:
+            log.append([b"x"])
+            with pytest.raises(wal.CheckpointError):
+                log.checkpoint_active(wait=True)
+            failing.failing.clear()
+            log.checkpoint_active(wait=True)  # a spare is there now
+            failing.failing.add("checkpoint_to")
+
+            def strike(kind, path, number):
+                if kind == "remove":
+                    raise MemoryError
+
+            faulty.on_call = strike
+            log.append([b"y"])
+            with pytest.raises(wal.CheckpointError, match="no room"):
+                log.checkpoint_active(wait=True)
+            faulty.on_call = None
+            failing.failing.clear()
+            log.checkpoint_active(wait=True)
+        assert [last for last, _ in failing.checkpoints] == [1, 2]
+
     def test_it_is_told_in_a_line(self, place, caplog):
         failing = Failing("checkpoint_to", error=lambda name: OSError(errno.ENOSPC, "no room"))
         with place.open(failing) as log:

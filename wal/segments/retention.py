@@ -118,7 +118,7 @@ class Retention:
         return True
 
     def drop_held(self, segments: Iterable[Segment]) -> None:
-        """Drop those whose time is over and that readers hold: the log closes, and they end with it.
+        """Drop those whose time is over and that readers hold, who end with the log that closes.
 
         Newer ones may have gone. So the next opening would find a gap, and take it for a loss.
         """

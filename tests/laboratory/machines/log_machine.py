@@ -33,9 +33,7 @@ NUMBER = st.integers(0, 1000)
 SEED = st.integers(0, 1 << 20)
 KINDS = sorted({*CHANGES, "read_at", "open"} - {"make_directory", "link"})
 ALL_THERE_IS = 1 << 40
-# Not ENOSPC: a power loss while the checkpointer makes room for itself ends its thread, and whoever
-# waits for it waits for ever.
-ERRORS = (errno.EIO, errno.EFBIG)
+ERRORS = (errno.EIO, errno.ENOSPC)
 ENDS = ("killed", "killed", "power", "power", "closed")
 
 
