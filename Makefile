@@ -44,32 +44,35 @@ help:  ## show this list
 demo: $(VENV)/installed-demo  ## kill a writer again and again, and see that nothing acknowledged is lost
 	@$(RUN) examples/crash_recovery.py $(ARGS)
 
-# Two parts that run side by side, about as long as each other. Seen to their ends, whatever fails.
+# Three parts that run side by side: what one waits for the disk, another uses. All are seen to their
+# ends, whatever fails.
 define side_by_side
-@out="$$(mktemp)"; trap 'rm -f "$$out"' EXIT; \
-	$(1) >"$$out" 2>&1 & other=$$!; \
-	first=0; $(2) || first=$$?; \
-	second=0; wait $$other || second=$$?; \
-	cat "$$out"; exit $$((first | second))
+@told="$$(mktemp -d)"; trap 'rm -rf "$$told"' EXIT; failed=0; \
+	$(1) tests/store >"$$told/1" 2>&1 & first=$$!; \
+	$(1) $(LABORATORY) >"$$told/2" 2>&1 & second=$$!; \
+	$(1) tests $(patsubst %,--ignore=%,tests/store $(LABORATORY)) || failed=$$?; \
+	wait $$first || failed=$$?; wait $$second || failed=$$?; \
+	cat "$$told/1" "$$told/2"; exit $$failed
 endef
 
-test: $(VENV)/installed-test  ## the test suite, without the long tests: two halves side by side
+test: LABORATORY := tests/laboratory
+test: $(VENV)/installed-test  ## the test suite, without the long campaigns
 ifdef ARGS
 	@$(RUN) -m pytest $(ARGS)
 else
-	$(call side_by_side,$(RUN) -m pytest --ignore=tests/store --ignore=tests/laboratory tests,\
-		$(RUN) -m pytest tests/store tests/laboratory)
+	$(call side_by_side,$(RUN) -m pytest)
 endif
 
 # SEED repeats a run, SCALE makes it longer or shorter, LEDGER=FILE keeps what was tried as JSON.
 test-long: export SEED := $(or $(SEED),$(shell echo $$(( (RANDOM << 15) + RANDOM ))))
+test-long: LABORATORY := $(addprefix tests/laboratory/,bit_rot hostile machines soak syncs)
 LONG = $(RUN) -m pytest -m long --hypothesis-seed=$(SEED)
-test-long: $(VENV)/installed-test  ## the long campaigns: prints a seed; SEED=n repeats a run, SCALE=10 for a night
+test-long: $(VENV)/installed-test  ## the long campaigns; SEED=n repeats a run, SCALE=10 is for a night
 	@echo "SEED=$(SEED)    (to repeat this run: make test-long SEED=$(SEED))"
 ifdef ARGS
 	@$(LONG) $(ARGS)
 else
-	$(call side_by_side,$(LONG) --ignore=tests/laboratory tests,$(LONG) tests/laboratory)
+	$(call side_by_side,$(LONG))
 endif
 
 test-all-pythons: $(VENV)/made  ## the test suite under every CPython 3.10 to 3.14 found here

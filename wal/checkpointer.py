@@ -120,27 +120,37 @@ class Checkpointer:
             finally:
                 self.wait_seconds += time.monotonic() - started
 
-    def wait_for(self, segment_id: int, deadline: float | None = None) -> None:
-        """Wait until a segment is checkpointed; CheckpointError after an attempt that failed."""
+    def wait_for(self, segment_id: int, since: int | None = None) -> None:
+        """Wait until a segment is checkpointed; CheckpointError after an attempt that failed.
+
+        ``since`` is what :meth:`retry` returned: failures from then on count.
+        """
         if self.is_current():
             raise EntryStateError("a checkpoint cannot wait for itself")
         with self._mutex:
-            failures = self._failures
-            self._hurry = True
-            self._changed.notify_all()
+            failures = self._failures if since is None else since
+            hurried = False
             while any(segment.id <= segment_id for segment in self._queue):
                 if self.error is not None and self._failures > failures:
                     raise self._failed() from self.error
+                if not hurried:
+                    hurried = self._hurry = True
+                    self._changed.notify_all()
                 if self._stopping or not self._thread.is_alive():
                     raise LogClosedError("the log was shut down before the checkpoint was made")
-                self._wait_until(deadline)
+                self._changed.wait()
 
-    def retry(self) -> None:
-        """Where the last attempt failed, wait for one more, now; CheckpointError if in vain."""
+    def retry(self) -> int:
+        """Where the last attempt failed, wait for one more, now; CheckpointError if in vain.
+
+        Returns how many had failed before.
+        """
         with self._mutex:
+            failures = self._failures
             failed = self._queue[0].id if self.error is not None and self._queue else None
         if failed is not None:
-            self.wait_for(failed)
+            self.wait_for(failed, failures)
+        return failures
 
     def _wait_until(self, deadline: float | None) -> None:
         left = None if deadline is None else deadline - time.monotonic()

@@ -265,11 +265,11 @@ class WriteAheadLog:
         self._commits.check_barred()
         if wait and self._checkpointer.is_current():
             raise EntryStateError("a checkpoint cannot wait for itself")
-        if wait:
-            self._checkpointer.retry()  # else sealing might meet an error that is out of date
+        # First, for sealing might meet an error that is out of date.
+        failures = self._checkpointer.retry() if wait else 0
         segment_id = self._commits.seal_active()
         if wait:
-            self._checkpointer.wait_for(segment_id)
+            self._checkpointer.wait_for(segment_id, failures)
 
     # -- the end -----------------------------------------------------------------------------------
 
