@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import kvstore
-from tests.laboratory.bit_rot.stores import ABSENT, CODECS, KEYS, LARGE, place_in
+from tests.laboratory.bit_rot.lives import ABSENT, CODECS, KEYS, LARGE, place_in
 from wal.files import MemoryFileSystem
 
 #: What damage may raise, whatever is read.
