@@ -22,14 +22,10 @@ from kvstore.store import Store
 from kvstore.tables.cache import Cache
 from kvstore.tables.compression import codec_of
 from kvstore.tables.manifest import Manifest
-from kvstore.upkeep.checking import check_is_of_store
 from kvstore.upkeep.restoring import directory_of_log, is_backup, restore
 from wal import (
     Configuration,
     Durability,
-    EntryId,
-    RecoveredSegment,
-    Recovery,
     WalError,
     WriteAheadLog,
 )
@@ -149,7 +145,7 @@ def _open_for_writing(name: str, directory: Directory, options: Options, flag: s
         merging = Worker(files, processes=options.processes, niceness=_NICENESS)
         compactor = Compactor(catalog, shape, options.segment_bytes, merging)
         building = Worker(files, processes=options.processes)
-        checkpoint = _Owner(catalog, memtable, shape, building, compactor)
+        checkpoint = Checkpoint(catalog, memtable, shape, building, compactor)
         # A store that is dropped may be gone before its log, which may be checkpointing: the lock
         # has to last as long as that, or the next opener would take its new table for an orphan.
         checkpoint.lock = lock
@@ -177,20 +173,6 @@ def _remove_orphans(catalog: Catalog, log: WriteAheadLog) -> None:
         raise
 
 
-class _Owner(Checkpoint):
-    """As the log's manager; it looks whether both go together before anything is written."""
-
-    def should_recover_segment(self, segment: RecoveredSegment) -> Recovery:
-        """CorruptStoreError where the segment is another store's."""
-        check_is_of_store(segment, self.catalog.manifest.store_id)
-        return super().should_recover_segment(segment)
-
-    def check_extent(self, checkpointed_id: EntryId, last_id: EntryId) -> None:
-        """Raise CorruptStoreError where the log begins behind the tables, or ends before them."""
-        self._check_reaches(checkpointed_id)
-        self._check_end(max(checkpointed_id, last_id))
-
-
 def _check_compressions(manifest: Manifest, chosen: str | None) -> None:
     """Raise MissingCodecError where a table, or the choice for new ones, needs what is not here."""
     for name in {record.compression for record in manifest.tables} | {chosen}:
@@ -213,16 +195,9 @@ def _open_log(
         read_only=read_only,
     )
     try:
-        log = configuration.open(checkpoint)
+        return configuration.open(checkpoint)
     except WalError as error:
         raise translate(error) from error
-    try:
-        checkpoint.check_log(log)
-    except BaseException:
-        with suppress(WalError):
-            log.shutdown()
-        raise
-    return log
 
 
 # ------------------------------------------------------------------ beside a writer
@@ -271,7 +246,7 @@ def _view(
     catalog = Catalog(directory, manifest, cache, known)
     catalog.open_tables()  # the writer may remove them
     memtable = Memtable(catalog.runs, manifest.last_entry_id, cache, pulse)
-    checkpoint = _Owner(catalog, memtable, Shape(large_value_bytes=options.large_value_bytes))
+    checkpoint = Checkpoint(catalog, memtable, Shape(large_value_bytes=options.large_value_bytes))
     with_log = directory_of_log(directory, manifest)
     with_log.check_log_exists(manifest)
     log = _open_log(with_log, options, checkpoint, read_only=True)

@@ -36,6 +36,16 @@ from wal import Entry, EntryId, LogManager, RecoveredSegment, Recovery, SegmentR
 from wal.files import Lock
 
 
+def check_is_of_store(segment: RecoveredSegment, store_id: bytes) -> None:
+    """CorruptStoreError where a segment of the log was begun by another store.
+
+    Ids alone do not tell: those of two stores that were written alike are the same. A segment
+    that says nothing is damaged, or was begun before stores wrote their ids into them.
+    """
+    if segment.version_info not in (b"", store_id):
+        raise CorruptStoreError(segment.path, 0, "the segment is of another store's log")
+
+
 class Checkpoint(LogManager):
     """Keeps the memtable in step with the log, and moves what is in it to the catalog's tables.
 
@@ -60,43 +70,33 @@ class Checkpoint(LogManager):
         """The store's, kept for as long as checkpoints are made: let go of when the log closes."""
         self.replayed = 0
         """Log entries that opening the store had to apply."""
-        self._begun = False
-        self._log_end = 0  # the last entry that the log's segments are known to hold
 
     # -- replay ------------------------------------------------------------------------------------
 
     def should_recover_segment(self, segment: RecoveredSegment) -> Recovery:
-        """Always, if the log begins where the tables end."""
-        if not self._begun:
-            self._begun = True
-            self._check_reaches(segment.first_after)
-        self._log_end = max(self._log_end, segment.last_id)
+        """Always; CorruptStoreError where the segment is another store's."""
+        check_is_of_store(segment, self.catalog.manifest.store_id)
         return Recovery.RECOVER
 
-    def check_log(self, log: WriteAheadLog) -> None:
+    def check_extent(self, checkpointed_id: EntryId, last_id: EntryId) -> None:
         """Raise CorruptStoreError unless the log and the tables belong together.
 
-        A log that ends below what the tables hold is another one, or has lost entries. It would
-        give out ids that the manifest covers, and what is written under those would vanish.
+        A log that begins behind the tables has let go of what they do not hold. One that ends
+        before them is another one, or has lost entries: it would give out ids that the manifest
+        covers, and what is written under those would vanish.
         """
-        stats = log.stats()
-        self._check_reaches(stats.checkpointed_entry_id)
-        # What a log opened for reading shows as its last entry may lag behind what it holds.
-        self._check_end(max(self._log_end, stats.last_entry_id, stats.checkpointed_entry_id))
+        end = self.catalog.manifest.last_entry_id
+        if end < checkpointed_id:
+            path = os.path.join(self.catalog.directory.path, NAME)
+            reason = f"its tables end at entry {end}, but the log begins after {checkpointed_id}"
+            raise CorruptStoreError(path, 0, reason)
+        self._check_end(max(checkpointed_id, last_id))
 
     def _check_end(self, entry_id: int) -> None:
         last_id = self.catalog.manifest.last_entry_id
         if entry_id < last_id:
             reason = f"the log ends at entry {entry_id}, but the tables hold those up to {last_id}"
             raise CorruptStoreError(self.catalog.directory.log, 0, reason)
-
-    def _check_reaches(self, entry_id: int) -> None:
-        """Raise CorruptStoreError unless the tables hold all that the log has let go of."""
-        last_id = self.catalog.manifest.last_entry_id
-        if last_id < entry_id:
-            path = os.path.join(self.catalog.directory.path, NAME)
-            reason = f"its tables end at entry {last_id}, but the log begins after entry {entry_id}"
-            raise CorruptStoreError(path, 0, reason)
 
     def recover(self, entry: Entry) -> None:
         """Take over an entry that no table holds."""

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Final, cast
 
 from kvstore.background.building import values_of
+from kvstore.background.checkpointing import check_is_of_store
 from kvstore.config import Options
 from kvstore.errors import CorruptStoreError
 from kvstore.keyspaces import directory_bounds
@@ -31,16 +32,6 @@ Noting = Callable[[str], AbstractContextManager[None]]
 """``with noting(path):`` notes what is raised inside as a problem."""
 
 _LARGE: Final = Options.large_value_bytes
-
-
-def check_is_of_store(segment: RecoveredSegment, store_id: bytes) -> None:
-    """CorruptStoreError where a segment of the log was begun by another store.
-
-    Ids alone do not tell: those of two stores that were written alike are the same. A segment
-    that says nothing is damaged, or was begun before stores wrote their ids into them.
-    """
-    if segment.version_info not in (b"", store_id):
-        raise CorruptStoreError(segment.path, 0, "the segment is of another store's log")
 
 
 class LogCheck(LogManager):

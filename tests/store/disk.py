@@ -73,7 +73,6 @@ class Disk:
                 durability=wal.Durability.FSYNC,
                 flush_interval=3600,
             ).open(self.checkpoint)
-            self.checkpoint.check_log(self.log)
         except BaseException:
             self.checkpoint.closed()
             raise
