@@ -9,6 +9,7 @@ the bytes decides the rest, so that nothing that was written as it should be is 
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 SHORT: Final = 2048
@@ -21,21 +22,25 @@ FACTOR: Final = 64
 _POINTER: Final = 8
 _DEPTH: Final = 1024  # of msgpack's own stack
 
-_ARRAY16: Final = 0xDC
-_ARRAY32: Final = 0xDD
-_HEADS: Final = ((b"\xdc", 2), (b"\xdd", 4))
-#: How many bytes stand behind a code that are neither items nor announced by a length.
-_FIXED: Final = dict(
-    zip(range(0xCA, 0xD9), (4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 2, 3, 5, 9, 17), strict=True)
-)
+_HEADS: Final = {0xDC: 2, 0xDD: 4}
+"""Codes of arrays: how many bytes their count has. Those of at most 15 items are short."""
+_MAPS: Final = {0xDE: 2, 0xDF: 4}
 #: Codes with a length: how many bytes that has, and how many stand between it and the data.
 _MEASURED: Final = {
     code + number: (1 << number, between)
     for code, between in ((0xC4, 0), (0xC7, 1), (0xD9, 0))
     for number in range(3)
 }
-#: Codes that open something: how many bytes its count has, and how many values stand for each.
-_OPENING: Final = {_ARRAY16: (2, 1), _ARRAY32: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
+#: How many bytes stand behind the other codes.
+_FIXED: Final = dict(
+    zip(range(0xCA, 0xD9), (4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 2, 3, 5, 9, 17), strict=True)
+) | {0xA0 + length: length for length in range(1, 32)}
+#: Many of those at once. Not any number: each costs memory until the match is over.
+_PASSED: Final = re.compile(
+    rb"(?:[\x00-\xa0\xc0-\xc3\xe0-\xff]+|%s){0,4096}"
+    % b"|".join(b"\\x%02x.{%d}" % each for each in _FIXED.items()),
+    re.DOTALL,
+)
 
 
 def is_affordable(data: bytes, longest: int) -> bool:
@@ -52,53 +57,29 @@ def is_affordable(data: bytes, longest: int) -> bool:
         return True
     room = (FREE + FACTOR * len(data)) // _POINTER
     heads = min(_DEPTH, data.count(b"\xdc") + data.count(b"\xdd"))
-    return (
-        heads * longest <= room
-        or _announced(data, longest) <= room
-        or _most_open(data, longest) <= room
-    )
+    return heads * longest <= room or _announced(data, longest, room) <= room
 
 
-def _announced(data: bytes, longest: int) -> int:
-    """The items of all arrays together, if every byte that may be an array's head were one."""
-    total = 0
-    for head, size in _HEADS:
-        at = data.find(head)
-        while at >= 0:
-            count = int.from_bytes(data[at + 1 : at + 1 + size], "big")
-            if count <= longest:
-                total += count
-            at = data.find(head, at + 1)
-    return total
-
-
-def _most_open(data: bytes, longest: int) -> int:
-    """The most items that are announced at once by arrays which have not come to their end."""
-    at, most, now = 0, 0, 0
-    left, held = [1], [0]  # of everything that is open: the values to come, the items announced
-    while left and at < len(data):
-        if not left[-1]:
-            left.pop()
-            now -= held.pop()
-            continue
-        left[-1] -= 1
+def _announced(data: bytes, longest: int, enough: int) -> int:
+    """The items of all arrays together, up to ``enough``. No more than bytes, if they are there."""
+    total = at = 0
+    while total <= enough:
+        begin = at
+        passed = _PASSED.match(data, at)
+        at = len(data) if passed is None else passed.end()
+        if at >= len(data):
+            break
         code = data[at]
-        at += 1
-        if code in _OPENING or 0x80 <= code < 0xA0:
-            size, each = _OPENING.get(code, (0, 2 if code < 0x90 else 1))
-            count = int.from_bytes(data[at : at + size], "big") if size else code & 15
-            at += size
-            if each == 1 and count > longest:
-                break  # the decoder ends here
-            left.append(each * count)
-            held.append(count if each == 1 else 0)
-            now += held[-1]
-            most = max(most, now)
-        elif code in _MEASURED:
-            size, between = _MEASURED[code]
-            at += size + between + int.from_bytes(data[at : at + size], "big")
-        elif 0xA0 <= code < 0xC0:
-            at += code & 31
-        else:
-            at += _FIXED.get(code, 0)
-    return most
+        size, between = _MEASURED.get(code, (_HEADS.get(code) or _MAPS.get(code) or 0, 0))
+        count = int.from_bytes(data[at + 1 : at + 1 + size], "big")
+        if size:
+            at += 1 + size
+        elif at == begin:
+            break  # cut off: the decoder ends here
+        if code in _MEASURED:
+            at += between + count
+        elif code in _HEADS:
+            if count > longest:
+                break  # here too
+            total += count
+    return total

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import signal
+import sys
 import threading
 import traceback
 
@@ -481,3 +482,30 @@ def test_a_kept_segment_that_was_cut_between_two_entries():
         if not is_right or (found != [path] and len(values) < 5):
             silent.append(length)
     assert silent == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"\xdc" * 100_000,
+        b"\xdd\0\0\0\0" * 20_000,
+        [1.5, float.fromhex("-0x1.cdcdcdcdcdcdcp+456")] * 20_000,
+    ],
+    ids=["bytes like heads of arrays", "like heads of empty ones", "many numbers"],
+)
+def test_what_looks_like_many_arrays_is_looked_through_at_once(value):
+    """Each byte that might be an array's head was looked at by itself, and each number of a list.
+
+    50 MB of 0xdc took twenty seconds to decode, and a list of numbers up to twenty times as long as
+    msgpack itself needed.
+    """
+    data = kvstore.MSGPACK.encode(value)
+    calls = []
+    before = sys.getprofile()
+    sys.setprofile(lambda frame, event, argument: calls.append(event))
+    try:
+        decoded = kvstore.MSGPACK.decode(data)
+    finally:
+        sys.setprofile(before)
+    assert decoded == value
+    assert len(calls) < 500

@@ -29,7 +29,7 @@ from tests.laboratory.hostile.changes import mutated
 from tests.laboratory.hostile.sealing import seal_manifest
 from tests.laboratory.hostile.targets import TARGETS, Silence
 from wal.segments import format as wal_format
-from wal.untrusted import FACTOR, FREE, _most_open, is_affordable
+from wal.untrusted import FACTOR, FREE, _announced, is_affordable
 
 CAMPAIGN = "hostile bytes for decoders"
 SHORT_RUN = 50
@@ -239,12 +239,12 @@ def test_a_group_is_decoded_alike_in_both_ways(monkeypatch):
     ],
     ids=bytes.hex,
 )
-def test_the_walk_counts_what_is_open(between):
+def test_the_walk_counts_what_is_announced(between):
     """Heads inside of data do not count, and whatever stands before a real one is stepped over."""
     third = FREE // 8 // 3
     head = b"\xdd" + third.to_bytes(4, "big") + between
     limit = third + 1  # the heads that data seems to have announce more
-    assert _most_open(head * 2, limit) == 2 * third
+    assert _announced(head * 2, limit, 3 * third) == 2 * third
     assert is_affordable(head * 2, limit)
     assert not is_affordable(head * 4, limit)
     closed = b"\xdc\x00\x02" + between + b"\x01" if not between else b"\x91\x01"
