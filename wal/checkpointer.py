@@ -225,6 +225,8 @@ class Checkpointer:
                     self._checkpoint(segment)
                     self._succeeded(segment)
                     self._expire()
+                elif self.error is not None:
+                    self._succeeded(None)
             except BaseException as error:  # noqa: BLE001 - it is kept, and raised to who asks
                 # SystemExit too: others would wait for ever for a thread that is gone.
                 if not self._made_room(error):
@@ -247,9 +249,10 @@ class Checkpointer:
     def _has_work(self) -> bool:
         return self._stopping or bool(self._queue) or any(not s.pins for s in self._aside)
 
-    def _succeeded(self, segment: Segment) -> None:
+    def _succeeded(self, segment: Segment | None) -> None:
         with self._mutex:
-            self._queue.popleft()
+            if segment is not None:
+                self._queue.popleft()
             self.error = None
             self._attempts = 0
             self._changed.notify_all()

@@ -285,3 +285,22 @@ def test_a_rename_that_is_done_and_told_to_have_failed(retain_bytes, monkeypatch
 
 def _is_left(path):
     return os.path.basename(path).startswith("wal-")
+
+
+def test_an_error_at_a_kept_segments_end_that_is_over(monkeypatch):
+    """It was kept although the next attempt succeeded, unless a checkpoint came after it.
+
+    So the shutdown raised it, of a log with which nothing was wrong any more.
+    """
+    monkeypatch.setattr("wal.checkpointer.FIRST_PAUSE", 0.001)
+    system = FaultyFileSystem()
+    configuration = wal.Configuration(
+        "log", system, preallocate_bytes=4096, flush_interval=3600, retain_seconds=0.1
+    )
+    log = configuration.open(Recorder())
+    fault = system.fail(errno.EIO, kinds=("rename", "remove"), path="kept-*")
+    log.append([b"1"])
+    log.checkpoint_active(wait=True)
+    until(lambda: fault.hits and not any("kept-" in name for name in system.list("log")))
+    until(lambda: log._checkpointer.error is None)
+    log.shutdown()
