@@ -19,6 +19,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final
@@ -67,6 +68,28 @@ class Compaction:
             raise StoreError(f"the compaction failed: {error!r}") from error
 
 
+_Queue = queue.SimpleQueue[Callable[[], object] | None]
+
+
+class _Graves:
+    """Files to be removed. Finalizers hold this, so it holds nothing that holds tables."""
+
+    def __init__(self, asked: _Queue) -> None:
+        self._asked = asked
+        self._paths: deque[str] = deque()
+
+    def bury(self, path: str) -> None:
+        """Have a file removed. Never waits."""
+        self._paths.append(path)
+        self._asked.put(None)
+
+    def __iter__(self) -> Iterator[str]:
+        """Each path once, whoever asks."""
+        with suppress(IndexError):
+            while True:
+                yield self._paths.popleft()
+
+
 class Compactor:
     """The thread, its queue, and which runs are being merged.
 
@@ -80,7 +103,8 @@ class Compactor:
         self._shape = shape
         self._unit = unit
         self._worker = worker
-        self._queue: queue.SimpleQueue[Callable[[], object] | str] = queue.SimpleQueue()
+        self._queue: _Queue = queue.SimpleQueue()
+        self._graves = _Graves(self._queue)
         self._mutex = threading.RLock()  # taken as such: a Condition is entered by Python code
         self._changed = threading.Condition(self._mutex)
         self._busy: Runs = ()
@@ -96,7 +120,7 @@ class Compactor:
     @property
     def bury(self) -> Callable[[str], object]:
         """Has a file removed, some time: for finalizers."""
-        return self._queue.put
+        return self._graves.bury
 
     def start(self) -> None:
         """Begin to work. Only :meth:`look` has it see what was left to do at the opening."""
@@ -144,7 +168,7 @@ class Compactor:
                 logger.exception("compaction: a task failed")
         self._ended.set()
 
-    def _next(self) -> Callable[[], object] | str:
+    def _next(self) -> Callable[[], object] | None:
         """The next thing to do: after a pause that is over, to try again."""
         if self.error is None:
             return self._queue.get()
@@ -153,12 +177,16 @@ class Compactor:
         except queue.Empty:
             return self._compact
 
-    def _do(self, task: Callable[[], object] | str) -> None:
-        if isinstance(task, str):
-            with suppress(OSError):  # open somewhere, perhaps: the next opening removes it
-                self._catalog.directory.files.remove(task)
+    def _do(self, task: Callable[[], object] | None) -> None:
+        if task is None:
+            self._remove_buried()
         else:
             task()
+
+    def _remove_buried(self) -> None:
+        for path in self._graves:
+            with suppress(OSError):  # open somewhere, perhaps: the next opening removes it
+                self._catalog.directory.files.remove(path)
 
     def _empty_queue(self) -> None:
         """Removals are done even now; other tasks see that it is too late."""
@@ -270,6 +298,7 @@ class Compactor:
 
     def _replace(self, runs: Runs, worker: Worker) -> None:
         """Write what has to be rewritten, then change the catalog."""
+        self._remove_buried()  # else a merge would need room beside what the one before replaced
         catalog, drop = self._catalog, runs[-1] is self._catalog.runs[-1]
         tables = {table.record: table for run in runs for table in run.tables}
         parts: list[Table | Built] = []

@@ -49,7 +49,7 @@ from msgpack import ExtType
 
 from kvstore.errors import FormatVersionError
 from kvstore.tables.compression import Codec
-from wal.untrusted import is_affordable
+from wal.untrusted import SHORT, is_affordable
 
 VERSION: Final = 1
 BLOCK_BYTES: Final = 16 << 10
@@ -251,13 +251,14 @@ def _check_footer(footer: Footer, offset: int) -> None:
     numbers = (footer.items, footer.tombstones, footer.blocks, footer.buckets)
     sound = (
         all(type(number) is int and 0 <= number <= offset for number in numbers)
+        and type(footer.compression) in (str, type(None))
         and lengths[INDEX] >= INDEX_ENTRY_BYTES * footer.blocks
         and lengths.get(FILTER, 0) == filter_bytes(footer.items, footer.buckets)
         and lengths.get(SLOTS, 4 * footer.items) == 4 * footer.items
         and (SLOTS not in lengths or FILTER in lengths)
     )
     if not sound:
-        raise ValueError("the footer's numbers contradict each other")
+        raise ValueError("the footer's fields contradict each other")
 
 
 def filter_bytes(items: int, buckets: int) -> int:
@@ -382,8 +383,8 @@ def decode_block(
     try:
         if not 0 <= 2 * count < length:
             raise ValueError("more records than bytes")
-        packed = bytes(body[:length])
-        if not is_affordable(packed, 2 * count):
+        packed = body[:length]
+        if 2 * count > SHORT and not is_affordable(bytes(packed), 2 * count):
             raise ValueError("arrays in arrays")
         flat = msgpack.unpackb(
             packed,

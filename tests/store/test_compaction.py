@@ -169,13 +169,35 @@ def files():
 def settle(disk):
     """Wait until the compactor has done all that it was asked for."""
     done = threading.Event()
-    disk.compactor.bury.__self__.put(done.set)
+    disk.compactor._queue.put(done.set)
     assert done.wait(PATIENCE)
 
 
 def many_runs(disk, count, value=b"v" * 100):
     for number in range(count):
         disk.write_run({b"%02d" % (key + number): value for key in range(10)})
+
+
+def test_what_was_replaced_goes_before_the_next_merge(files):
+    """Else room was needed three times: what was replaced, what replaced it, and the new."""
+    with Disk(files, "/db") as disk:
+        many_runs(disk, 2)
+        held, go_on = threading.Event(), threading.Event()
+        disk.compactor._queue.put(lambda: (held.set(), go_on.wait(PATIENCE)))
+        assert held.wait(PATIENCE)  # nothing is removed by the thread meanwhile
+        disk.compactor._merge_all()
+        many_runs(disk, 1)
+        found = []
+
+        def look(kind, path, number):
+            if kind == "create" and "tmp-" in path:
+                found.append(files.inner.list("/db/tables"))
+
+        files.on_call = look
+        disk.compactor._merge_all()
+        files.on_call = None
+        go_on.set()
+        assert [len(names) for names in found] == [2]
 
 
 def test_runs_are_merged_as_checkpoints_add_them(files):
@@ -331,7 +353,7 @@ class TestFailures:
 
     def test_a_task_that_fails_does_not_end_the_thread(self, files, caplog):
         with Disk(files, "/db") as disk:
-            disk.compactor.bury.__self__.put(lambda: 1 // 0)
+            disk.compactor._queue.put(lambda: 1 // 0)
             settle(disk)
             assert "ZeroDivisionError" in caplog.text
 
