@@ -35,10 +35,11 @@ _MEASURED: Final = {
 _FIXED: Final = dict(
     zip(range(0xCA, 0xD9), (4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 2, 3, 5, 9, 17), strict=True)
 ) | {0xA0 + length: length for length in range(1, 32)}
-#: Many of those at once. Not any number: each costs memory until the match is over.
+_COUNTED: Final = b"|".join(b"\\x%02x.{%d}" % (length, length) for length in range(64))
+#: Many of those at once, and short keys. Not any number: each costs memory until the match is over.
 _PASSED: Final = re.compile(
-    rb"(?:[\x00-\xa0\xc0-\xc3\xe0-\xff]+|%s){0,4096}"
-    % b"|".join(b"\\x%02x.{%d}" % each for each in _FIXED.items()),
+    rb"(?:[\x00-\xa0\xc0-\xc3\xe0-\xff]+|[\xc4\xd9](?:%s)|%s){0,4096}"
+    % (_COUNTED, b"|".join(b"\\x%02x.{%d}" % each for each in _FIXED.items())),
     re.DOTALL,
 )
 

@@ -490,8 +490,9 @@ def test_a_kept_segment_that_was_cut_between_two_entries():
         b"\xdc" * 100_000,
         b"\xdd\0\0\0\0" * 20_000,
         [1.5, float.fromhex("-0x1.cdcdcdcdcdcdcp+456")] * 20_000,
+        [b"\xdc\xdd", "\u0724\u0764" * 10] * 20_000,
     ],
-    ids=["bytes like heads of arrays", "like heads of empty ones", "many numbers"],
+    ids=["bytes like heads of arrays", "like heads of empty ones", "many numbers", "many keys"],
 )
 def test_what_looks_like_many_arrays_is_looked_through_at_once(value):
     """Each byte that might be an array's head was looked at by itself, and each number of a list.
