@@ -47,7 +47,8 @@ demo: $(VENV)/installed-demo  ## kill a writer again and again, and see that not
 # Three parts that run side by side: what one waits for the disk, another uses. All are seen to their
 # ends, whatever fails.
 define side_by_side
-@told="$$(mktemp -d)"; trap 'rm -rf "$$told"' EXIT; failed=0; \
+@told="$$(mktemp -d)"; failed=0; \
+	trap 'kill $$(jobs -p) 2>/dev/null || true; rm -rf "$$told"' EXIT; trap 'exit 130' INT TERM; \
 	$(1) tests/store >"$$told/1" 2>&1 & first=$$!; \
 	$(1) $(LABORATORY) >"$$told/2" 2>&1 & second=$$!; \
 	$(1) tests $(patsubst %,--ignore=%,tests/store $(LABORATORY)) || failed=$$?; \

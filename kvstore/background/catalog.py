@@ -209,19 +209,18 @@ class Catalog:
         named = {record.name for record in self.manifest.tables}
         for name in self.directory.files.list(self.directory.tables):
             number = number_of(name)
-            if is_temporary(name):  # which no manifest has ever named
-                self._remove([os.path.join(self.directory.tables, name)])
-            elif number is not None and name not in named:
-                self._orphans.append(os.path.join(self.directory.tables, name))
+            if number is not None:
                 self._next_number = max(self._next_number, number + 1)
+            if name not in named and (number is not None or is_temporary(name)):
+                self._orphans.append(os.path.join(self.directory.tables, name))
 
     def remove_orphans(self) -> None:
         """Remove what was found. Only when the log has shown that the manifest is the present one.
 
         Next to an older one, which somebody put back, these may be the tables that count.
         """
-        if self._orphans:
+        if any(number_of(os.path.basename(path)) is not None for path in self._orphans):
             # The manifest before this one, which a power loss may bring back, can name them.
             self.settle()
-            self._remove(self._orphans)
-            self._orphans = []
+        self._remove(self._orphans)
+        self._orphans = []
