@@ -203,7 +203,7 @@ class Commits:
             self._sealed_segment = segment_id
             try:
                 self._log.checkpoint_active()
-            except WalError:
+            except (WalError, OSError):
                 # The write that came here is committed; whatever is wrong, the next one is told.
                 self._sealed_segment = 0
 

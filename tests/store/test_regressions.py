@@ -13,6 +13,7 @@ import traceback
 import pytest
 
 import kvstore
+import wal
 from kvstore.tables.cache import Cache
 from kvstore.values import MISSING
 from tests.store.support import SMALL, contents, flipped, read_file, write_file
@@ -510,3 +511,18 @@ def test_what_looks_like_many_arrays_is_looked_through_at_once(value):
         sys.setprofile(before)
     assert decoded == value
     assert len(calls) < 500
+
+
+def test_a_write_that_is_committed_does_not_fail_for_the_sealing_of_its_segment(monkeypatch):
+    """It raised the system's error though it was done, durable, and seen by everybody."""
+
+    def refuse(log, wait=False):
+        raise OSError(errno.EIO, "Input/output error")
+
+    many = {b"%06d" % n: b"" for n in range(2000)}
+    with kvstore.open("s", file_system=MemoryFileSystem(), memtable_bytes=SMALL) as db:
+        with monkeypatch.context() as patched:
+            patched.setattr(wal.WriteAheadLog, "checkpoint_active", refuse)
+            db.write(many)
+            db.put(b"one more", b"")
+        assert db.count() == 2001

@@ -58,6 +58,8 @@ def main(arguments=None):
         sys.stderr.write("this needs a platform with fork\n")
         return 1
     begins = tuple(chosen.engines.split(","))
+    if not any(kind.name.startswith(begins) for kind in ENGINES):
+        parser.error("no such engine; there are " + ", ".join(kind.name for kind in ENGINES))
     rows = {}
     for kind in ENGINES:
         if kind.name.startswith(begins):

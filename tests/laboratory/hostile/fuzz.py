@@ -88,7 +88,7 @@ def _with_atheris(name, arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("target", help="a decoder: " + ", ".join(p.name for p in CORPUS.iterdir()))
+    parser.add_argument("target", choices=sorted(each.name for each in CORPUS.iterdir()))
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default=".", help="a directory for what fails")

@@ -53,6 +53,30 @@ class Reading:
 
         player.attempt("scan", act, reading=True)
 
+    @rule(
+        number=draw.numbers,
+        place=draw.places,
+        ends=st.tuples(draw.numbers, draw.numbers),
+        include=st.tuples(st.booleans(), st.booleans()),
+        reverse=st.booleans(),
+    )
+    @step
+    def scan_between_what_is_there(self, player, number, place, ends, include, reverse):
+        """From one key that is there to another: whether each belongs to it is asked for."""
+        reader, contents = self.reader_of(player, number)
+        present = sorted(contents.get(place, {}))
+        if not present:
+            return
+        start, stop = sorted(present[end % len(present)] for end in ends)
+        scan = {"start": start, "stop": stop, "reverse": reverse}
+        scan |= {"include_start": include[0], "include_stop": include[1]}
+        expected = in_range(contents[place], scan)
+
+        def act():
+            assert list(space(reader, place).scan(**scan)) == expected
+
+        player.attempt("scan", act, reading=True)
+
     @rule(number=draw.numbers, place=draw.places, bounds=draw.cursor_ranges, moves=draw.moves)
     @step
     def cursor(self, player, number, place, bounds, moves):
