@@ -46,7 +46,7 @@ pytestmark = pytest.mark.usefixtures("quiet")
 
 @pytest.fixture(autouse=True)
 def _no_power_in_finalizers(monkeypatch):
-    """A log whose end was broken off is ended by its finalizer, and meets the end again, or a fault.
+    """A log whose end was broken off is ended by its finalizer, and meets the same once more.
 
     An EIO here is one that the machine has asked for: nothing else raises it on files in memory.
     """
