@@ -1,13 +1,16 @@
-"""For all tests: the ledger of the campaigns, and Hypothesis as a deterministic tool."""
+"""For all tests: the ledger of the campaigns, Hypothesis as a deterministic tool, and quiet."""
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 
 import hypothesis
 import pytest
 
 from tests.campaigns import Ledger, seed
+from wal.files.faulty import PowerLoss
 
 # In the default run the same examples every time; the long one draws them from its seed, which
 # `make test-long` hands over as --hypothesis-seed.
@@ -32,6 +35,21 @@ def tally(request):
         ledger.add(campaign, counts)
 
     return tally
+
+
+@pytest.fixture
+def quiet(monkeypatch):
+    """A background thread may meet the power loss; what the log tells of it is expected."""
+    usual = threading.excepthook
+
+    def hook(args):
+        if not isinstance(args.exc_value, PowerLoss):
+            usual(args)
+
+    monkeypatch.setattr(threading, "excepthook", hook)
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -234,9 +234,8 @@ class Checkpointer:
 
     def _made_room(self, error: BaseException) -> bool:
         """Whether the disk was full, and spare segments were there to be given up for it."""
-        full = isinstance(error, OSError) and error.errno in NO_ROOM
         try:
-            return full and self._pool.give_up()
+            return _is_full(error) and self._pool.give_up()
         except BaseException as failed:  # noqa: BLE001 - what matters is the first error
             tell(logger.warning, "could not remove a spare segment: %s", failed)
             return False
@@ -266,7 +265,7 @@ class Checkpointer:
             self._failures += 1
             self._hurry = False
             self._changed.notify_all()
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
+        if _is_full(error):
             message = "no room to checkpoint, next try in %.2f s: %s"
             tell(logger.error, message, pause, error)
         else:
@@ -333,3 +332,8 @@ class Checkpointer:
                 if self._retention.reopen(segment):
                     self._pool.recycle(segment)
                 self._aside.remove(segment)
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether it says that the disk is full."""
+    return isinstance(error, OSError) and error.errno in NO_ROOM

@@ -1,15 +1,11 @@
-"""Fixtures for the crash laboratory: a watchdog, and quiet where the power is cut on purpose."""
+"""For the crash laboratory: a watchdog."""
 
 from __future__ import annotations
 
 import faulthandler
-import logging
 import sys
-import threading
 
 import pytest
-
-from wal.files.faulty import PowerLoss
 
 
 @pytest.fixture(autouse=True)
@@ -19,18 +15,3 @@ def _watchdog(request):
     faulthandler.dump_traceback_later(patience, exit=True, file=sys.__stderr__)
     yield
     faulthandler.cancel_dump_traceback_later()
-
-
-@pytest.fixture
-def quiet(monkeypatch):
-    """A background thread may meet the power loss; what the log tells of it is expected."""
-    usual = threading.excepthook
-
-    def hook(args):
-        if not isinstance(args.exc_value, PowerLoss):
-            usual(args)
-
-    monkeypatch.setattr(threading, "excepthook", hook)
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import logging
-import threading
 
 import pytest
 
@@ -21,19 +19,7 @@ COMPACT_AFTER = {9, 13, 22}
 CLOSE_AFTER = {6, 14, 18}
 
 
-@pytest.fixture(autouse=True)
-def _no_noise(monkeypatch):
-    """A background thread may meet the power loss, and the log tells of it: that is expected."""
-    usual = threading.excepthook
-
-    def hook(args):
-        if not isinstance(args.exc_value, PowerLoss):
-            usual(args)
-
-    monkeypatch.setattr(threading, "excepthook", hook)
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 class Life:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import faulthandler
-import logging
 import os
 import sys
 import threading
@@ -11,7 +10,7 @@ import threading
 import pytest
 
 from tests.wal.support import Place, make_files
-from wal.files.faulty import FaultyFileSystem, PowerLoss
+from wal.files.faulty import FaultyFileSystem
 
 
 @pytest.fixture(autouse=True)
@@ -24,19 +23,10 @@ def _watchdog(request):
 
 
 @pytest.fixture
-def no_power_no_noise(monkeypatch):
-    """A background thread may meet the power loss; what the log reports of it is expected."""
-    usual = threading.excepthook
-
-    def hook(args):
-        if not isinstance(args.exc_value, PowerLoss):
-            usual(args)
-
-    monkeypatch.setattr(threading, "excepthook", hook)
-    logging.disable(logging.CRITICAL)
+def no_power_no_noise(quiet):
+    """What a power loss makes background threads say is expected; that they stay is not."""
     before = set(threading.enumerate())
     yield
-    logging.disable(logging.NOTSET)
     left = {thread for thread in set(threading.enumerate()) - before if thread.name[:4] == "wal-"}
     assert not left, "a log was not shut down"
 
