@@ -50,6 +50,11 @@ class Engine:
 
     # -- whether it can be used --------------------------------------------------------------------
 
+    def end(self, reason: str) -> None:
+        """From now on the store cannot be used any more. Takes no lock."""
+        self.ended = reason
+        self.memtable.end()
+
     def check(self) -> None:
         """Raise StoreClosedError if the store cannot be used any more."""
         if self.ended is not None:

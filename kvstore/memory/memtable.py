@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from kvstore.memory.in_flight import InFlight
@@ -37,6 +37,7 @@ from kvstore.tables.runs import SortedRun
 from kvstore.values import MISSING, Found, Value
 
 DROPPED_KEPT: Final = 8
+_NOTHING: Final[Mapping[bytes, Value]] = {}
 _SINGLE: Final = HEAD_BYTES + 1
 
 
@@ -57,6 +58,10 @@ class Memtable:
         self._unpinned: deque[tuple[Layer, Epoch]] = deque()  # to be closed
         self._pins = 0  # that are open
         self.state = State((self._active,), runs)
+        self.recent: Mapping[bytes, Value] = self._active.values
+        """Where a look-up of one key may look first, and return what it finds unless it is None:
+        the dict of the active layer. An empty one while a batch is being copied into that, if it
+        has positions of large values, and once the store has ended."""
 
     @property
     def segment_id(self) -> int:
@@ -99,6 +104,7 @@ class Memtable:
             if segment_id != layer.segment_id:
                 layer = self._begin_layer_locked(segment_id)
             layer.has_large = True
+            self.recent = _NOTHING
             self.in_flight.remove(entry_id, None)
             self._show_locked(layer, values)
             self.last_id = entry_id
@@ -113,16 +119,19 @@ class Memtable:
                 layer = self._begin_layer_locked(segment_id)
         layer.values.update(values)
         layer.has_large = layer.has_large or any(type(each) is int for each in values.values())
+        self._show_recent_locked()
         self.last_id = entry_id
 
     def _begin_layer_locked(self, segment_id: int) -> Layer:
         self._close_epochs_locked()
         old = self._active
         layer = Layer(segment_id, self.visibility)
+        layers = self.state.layers if old.values else self.state.layers[1:]
+        self.recent = _NOTHING  # an interrupt between these leaves the old layer active
+        self.state = State((layer, *layers), self.state.runs)
         old.newer = layer
         self._active = layer
-        layers = self.state.layers if old.values else self.state.layers[1:]
-        self.state = State((layer, *layers), self.state.runs)
+        self._show_recent_locked()
         return layer
 
     def _show_locked(self, layer: Layer, batch: dict[bytes, Value]) -> None:
@@ -136,9 +145,19 @@ class Memtable:
             layer.values.update(batch)
             return
         state = self.state
+        self.recent = _NOTHING
         self.state = State(state.layers, state.runs, arriving=batch)
         layer.values.update(batch)
-        self.state = state
+        self.state = State(state.layers, state.runs)  # an interrupted try may have left its batch
+        self._show_recent_locked()
+
+    def _show_recent_locked(self) -> None:
+        active = self._active
+        self.recent = _NOTHING if active.has_large else active.values
+
+    def end(self) -> None:
+        """Have every look-up of one key look further: the store has ended. Takes no lock."""
+        self.recent = _NOTHING
 
     # -- in flight ---------------------------------------------------------------------------------
 
@@ -236,7 +255,9 @@ class Memtable:
             kept = (fresh,)
         for layer in reversed(gone):
             self._drop_locked(layer)
+        self.recent = _NOTHING
         self.state = State(kept, runs)
+        self._show_recent_locked()
 
     def _drop_locked(self, layer: Layer) -> None:
         if not self._pins:  # nobody will ask what was written since
