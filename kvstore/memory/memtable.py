@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from kvstore.memory.in_flight import InFlight
@@ -76,23 +76,26 @@ class Memtable:
     # -- writing -----------------------------------------------------------------------------------
 
     def apply(self, entry_id: int, segment_id: int, chunks: Sequence[bytes]) -> None:
-        """Make a log entry visible. Called in the order of the entries, whatever the thread."""
+        """Make a log entry visible. Called in the order of the entries, whatever the thread.
+
+        A plain tuple of three chunks is a single put; any other entry comes as :class:`Encoded`, or
+        as a list that has to be decoded.
+        """
         with self.visibility:
             layer = self._active
             if segment_id != layer.segment_id:
                 layer = self._begin_layer_locked(segment_id)
-            head = chunks[0]
-            if len(head) == _SINGLE and head[-1] == PUT:
-                key = chunks[1]
+            if type(chunks) is tuple:  # a single put
+                _, key, value = chunks
                 epoch = layer.newest
                 if epoch is not None and key not in epoch.saved:
                     epoch.saved[key] = layer.values.get(key, MISSING)
-                layer.values[key] = chunks[2]
-                if self.in_flight:
+                layer.values[key] = value
+                if self.in_flight.singles:
                     self.in_flight.remove(entry_id, key)
             else:
-                batch = self.in_flight.remove(entry_id, None)
-                self._show_locked(layer, _decoded(chunks) if batch is None else batch)
+                self.in_flight.remove(entry_id, None)
+                self._show_locked(layer, _mutations_in(chunks))
             self.last_id = entry_id
         if self._pulse.waiting:
             self._pulse.beat()
@@ -111,14 +114,21 @@ class Memtable:
         if self._pulse.waiting:
             self._pulse.beat()
 
-    def replay(self, entry_id: int, segment_id: int, values: dict[bytes, Value]) -> None:
-        """Apply a log entry while nobody reads yet."""
+    def replay(
+        self,
+        entry_id: int,
+        segment_id: int,
+        values: Mapping[bytes, Value] | Iterable[tuple[bytes, Value]],
+        *,
+        has_large: bool = False,
+    ) -> None:
+        """Apply log entries up to one, while nobody reads yet. ``has_large``: some are positions."""
         layer = self._active
         if segment_id != layer.segment_id:
             with self.visibility:
                 layer = self._begin_layer_locked(segment_id)
         layer.values.update(values)
-        layer.has_large = layer.has_large or any(type(each) is int for each in values.values())
+        layer.has_large = layer.has_large or has_large
         self._show_recent_locked()
         self.last_id = entry_id
 
@@ -163,12 +173,11 @@ class Memtable:
 
     def accepted(self, entry_id: int, segment_id: int, chunks: Sequence[bytes]) -> None:
         """An entry has its place in the log, and is not visible yet."""
-        head = chunks[0]
-        if len(head) == _SINGLE and head[-1] == PUT:
+        if type(chunks) is tuple:  # a single put
             with self.visibility:
                 self.in_flight.add_single(entry_id, chunks[1], chunks[2])
         else:
-            self.accepted_values(entry_id, _decoded(chunks))
+            self.accepted_values(entry_id, _mutations_in(chunks))
 
     def accepted_values(self, entry_id: int, values: dict[bytes, Value]) -> None:
         """As :meth:`accepted`, of an entry that the caller has decoded already."""
@@ -287,9 +296,9 @@ class Memtable:
         return total
 
 
-def _decoded(chunks: Sequence[bytes]) -> dict[bytes, Value]:
-    values: dict[bytes, Value] = {**decode(chunks)}
-    return values
+def _mutations_in(chunks: Sequence[bytes]) -> dict[bytes, Value]:
+    mutations = chunks.mutations if isinstance(chunks, Encoded) else decode(chunks)
+    return mutations  # type: ignore[return-value]  # a layer may hold more, but never changes this
 
 
 def _keys_of(layers: list[Layer]) -> Collection[bytes]:

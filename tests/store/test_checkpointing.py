@@ -220,6 +220,44 @@ class TestCheckpoints:
             disk.checkpoint_now()
             assert disk.contents() == {b"big": big, b"small": b"1"}
 
+    @pytest.mark.parametrize("puts", [0, 1, 5])
+    def test_replay_of_what_was_written_together(self, memory, puts):
+        """Single puts, taken over a group at a time, and among other entries one by one."""
+        others = [{b"a": None}, {b"a": b"4", b"": b""}, {b"q": None, b"r": None}, {b"z": b"5"}]
+        batches = [{b"abc"[n % 3 :][:1]: b"%d" % n} for n in range(puts)]
+        for mixed in (batches, batches + others[:1], others + batches, others[3:] + batches):
+            files, expected = MemoryFileSystem(), {}
+            with Disk(files, "/db") as disk:
+                disk.write_run({b"z": b"0", b"b": b"0"})
+                for batch in mixed:
+                    disk.log.append(encode(batch), durability=wal.Durability.BUFFER)
+                    expected |= batch
+            with Disk(files, "/db") as disk:
+                assert disk.checkpoint.replayed == len(mixed)
+                assert disk.memtable.state.layers[0].values == expected
+                assert disk.memtable.last_id == 1 + len(mixed)
+
+    @pytest.mark.parametrize(
+        ("position", "byte", "error", "reason"),
+        [
+            (0, 2, FormatVersionError, "format version 2"),
+            (9, 7, FormatVersionError, "unknown operation 7"),
+            (9, 0, CorruptStoreError, "entry 2 .* is no mutation"),
+        ],
+    )
+    def test_one_bad_head_among_single_puts(self, memory, position, byte, error, reason):
+        with Disk(memory, "/db") as disk:
+            for number in range(3):
+                chunks = encode({b"k": b"%d" % number})
+                if number == 1:
+                    head = bytearray(chunks[0])
+                    head[position] = byte
+                    chunks[0] = bytes(head)
+                disk.log.submit(chunks, durability=wal.Durability.BUFFER)
+                disk.checkpoint.memtable.apply = lambda *_: None  # it would not show them
+        with pytest.raises(error, match=reason):
+            Disk(memory, "/db")
+
     def test_a_checkpoint_that_leaves_nothing_makes_no_run(self, memory):
         with Disk(memory, "/db") as disk:
             disk.write_run({b"a": None})

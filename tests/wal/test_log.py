@@ -106,6 +106,41 @@ class TestOneLife:
         assert manager.checkpointed == expected  # a segment that a crash left is sealed
         assert killed.recovered() == []
 
+    def test_what_was_written_together_comes_together_to_who_wants_it_so(self, place):
+        class Groups(Recorder):
+            def recover_group(self, group):
+                assert len(group.items) == group.last_id - group.first_id + 1
+                assert [entry.id for entry in group.entries()] == list(
+                    range(group.first_id, group.last_id + 1)
+                )
+                assert {entry.segment_id for entry in group.entries()} == {group.segment_id}
+                self.calls.append((group.first_id, group.items))
+
+        log = place.open()
+        for number in range(3):
+            log.append([b"%d" % number, b"x"], durability=wal.Durability.BUFFER)
+        log.append([b"together"])
+        with log.begin_entry() as entry:
+            entry.write_chunk(b"streamed")
+        log.append([b"alone"])
+        place.killed().open(manager := Groups()).shutdown()
+        shown = [call for call in manager.calls if call[0] != "should_recover_segment"]
+        together = [[b"0", b"x"], [b"1", b"x"], [b"2", b"x"], b"together"]
+        assert shown[:3] == [(1, together), ("recover", 5), (6, [b"alone"])]
+
+    def test_a_witness_is_no_group(self, place):
+        class Groups(Recorder):
+            def recover_group(self, group):
+                assert group.items
+                super().recover_group(group)
+
+        log = place.open(flush_interval=0.01)
+        log.append([b"x"])
+        before = log.stats().bytes_written
+        until(lambda: log.stats().bytes_written > before)
+        place.killed().open(manager := Groups()).shutdown()
+        assert manager.recovered == [(1, [b"x"])]
+
     def test_the_default_configuration_takes_a_directory(self, tmp_path):
         with wal.WriteAheadLog.recover(tmp_path / "a" / "b", wal.LogVoid()) as log:
             assert log.append([b"x"]) == 1

@@ -13,9 +13,10 @@ from __future__ import annotations
 import os
 import struct
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Final, NamedTuple
+from itertools import chain, islice
+from typing import Any, Final, NamedTuple
 
 import msgpack
 from crc32c import crc32c
@@ -54,8 +55,8 @@ GROUP_TAG: Final = 4
 
 _UNPACKING: Final = (ValueError, TypeError, msgpack.UnpackException)
 
-Item = bytes | list[bytes]
-"""An appended entry in a group: the one chunk itself, or the list of its chunks."""
+Item = bytes | list[bytes] | tuple[bytes, ...]
+"""An appended entry in a group: the one chunk itself, or all its chunks (read back as a list)."""
 
 
 def id_limit(segment_id: int, file_size: int) -> int:
@@ -193,6 +194,17 @@ def encode_group(
     return head + CRC.pack(crc32c(head, start)), payload, CRC.pack(crc32c(payload, start))
 
 
+def framed_size(length: int, chunks: int) -> int:
+    """The most that an appended entry takes in a group, from its bytes and how many chunks it has.
+
+    >>> import wal
+    >>> chunks = (b"one", b"two")
+    >>> wal.framed_size(sum(map(len, chunks)), len(chunks))
+    21
+    """
+    return length + ITEM_OVERHEAD * (chunks + 1)
+
+
 def data_in_group(size: int, entries: int, chunks: int) -> int:
     """About how many bytes of data there are in a group frame of ``size`` bytes."""
     arrays = 1 + (entries if chunks > entries else 0)
@@ -251,20 +263,21 @@ def decode_payload(payload: bytes, count: int, chunks: int) -> list[Item] | None
             return None
     if type(items) is not list or len(items) != count:
         return None
+    return items if _count_chunks(items) == chunks else None
+
+
+def _count_chunks(items: Sequence[Any]) -> int:
+    """How many chunks some items have, or -1 where one is something else than an item."""
     kinds = set(map(type, items))
+    if kinds == {list}:
+        # In one walk over all chunks: 90 ns an entry of three; 290 with a step for each entry.
+        sound = set(map(type, chain.from_iterable(items))) <= {bytes}
+        return sum(map(len, items)) if sound else -1
     if kinds <= {bytes}:
-        return items if chunks == count else None
-    if not kinds <= {bytes, list}:
-        return None
-    found = 0
-    for item in items:
-        if type(item) is bytes:
-            found += 1
-        elif set(map(type, item)) <= {bytes}:
-            found += len(item)
-        else:
-            return None
-    return items if found == chunks else None
+        return len(items)
+    lists = [item for item in items if type(item) is not bytes]
+    found = _count_chunks(lists) if set(map(type, lists)) == {list} else -1
+    return found if found < 0 else found + len(items) - len(lists)
 
 
 def _unpack_one_by_one(payload: bytes, count: int) -> list[Item] | None:

@@ -62,7 +62,11 @@ class Entry:
 
 
 class Group:
-    """A valid group frame. ``items`` are its entries: bytes for one chunk, else a list of bytes."""
+    """Entries that were written together, with one header and one checksum: a valid group frame.
+
+    ``items`` are the entries: bytes for one chunk, else a list of bytes; they have the ids from
+    ``first_id`` to ``last_id``. The lists must not be changed.
+    """
 
     __slots__ = (
         "_first_chunks",
@@ -98,6 +102,11 @@ class Group:
         # 172 ns an entry; a generator that calls the class takes 276 (CPython 3.11).
         ids = range(self.first_id, self.last_id + 1)
         return map(AppendedEntry, ids, self.items, repeat(self))
+
+    @property
+    def segment_id(self) -> int:
+        """The segment that holds the entries."""
+        return self.source.header.segment_id
 
     def first_chunk(self, entry_id: int) -> int:
         """The number, in the group, of an entry's first chunk."""
@@ -145,7 +154,7 @@ class AppendedEntry(Entry):
 
     @property
     def segment_id(self) -> int:
-        return self._group.source.header.segment_id
+        return self._group.segment_id
 
 
 class StreamedEntry(Entry):
