@@ -35,7 +35,7 @@ PYTHON = $(shell for p in $(CANDIDATES); do \
 	"$$p" -c "$(NEW_ENOUGH)" >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 endif
 
-.PHONY: help demo test test-long test-all-pythons check bench clean
+.PHONY: help demo test test-long test-all-pythons check bench bench-peers clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | while IFS=@ read -r t d; do \
@@ -88,8 +88,11 @@ check: $(VENV)/installed-dev  ## format, lint, types, layers, doctests, links
 	done
 	@$(RUN) -m pytest -q tests/test_layering.py tests/test_doctests.py tests/test_docs.py
 
-bench: $(VENV)/installed-bench  ## the benchmarks, beside other engines
+bench: $(VENV)/installed-bench  ## the log and the store by themselves, their goals
 	@$(RUN) -m benches $(ARGS)
+
+bench-peers: $(VENV)/installed-bench  ## the store beside other engines, some 20 minutes
+	@$(RUN) -m benches.peers $(ARGS)
 
 clean:  ## remove the environments, builds and caches
 	rm -rf "$(VENV)" .venv .venvs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -21,17 +21,16 @@ from benches.log import (
     streaming_memory,
 )
 from benches.measuring import settle
-from benches.settings import FULL, QUICK, Settings, at_large, with_sizes
+from benches.peers import engines
+from benches.settings import FULL, QUICK, Settings, at_large, size, with_sizes
+from benches.store import event_loop as store_event_loop
 from benches.store import (
-    engines,
     larger_than_cache,
     opening,
     put_latency,
     random_puts,
-    throughput,
     transactions,
 )
-from benches.store import event_loop as store_event_loop
 
 Bench = Callable[[Settings, str], Iterator[Figure]]
 
@@ -50,7 +49,6 @@ STORE: dict[str, Bench] = {
     "store-random-puts": random_puts.run,
     "store-put-latency": put_latency.run,
     "store-transactions": transactions.run,
-    "store-throughput": throughput.run,
     "store-event-loop": store_event_loop.run,
 }
 GROUPS = {"log": LOG, "store": STORE}
@@ -62,7 +60,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--quick", action="store_true", help="tiny sizes: see that all of it works")
     sizes.add_argument("--large", action="store_true", help="ten million keys, not a million")
-    parser.add_argument("--set", nargs="+", metavar="NAME=NUMBER", default=[], type=_size,
+    parser.add_argument("--set", nargs="+", metavar="NAME=NUMBER", default=[], type=size,
                         help="other sizes: any number of benches/settings.py")  # fmt: skip
     parser.add_argument("--only", nargs="+", choices=[*GROUPS, *BENCHES], metavar="NAME",
                         default=list(BENCHES),
@@ -77,11 +75,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _listed(group: str) -> str:
     return f"{group} ({', '.join(GROUPS[group])})"
-
-
-def _size(argument: str) -> tuple[str, float]:
-    name, _, number = argument.partition("=")
-    return name, float(number)
 
 
 def _settings(options: argparse.Namespace) -> Settings:

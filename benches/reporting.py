@@ -17,7 +17,7 @@ from benches.goals import GOALS, Figure
 from benches.settings import Settings
 
 DEPENDENCIES = ("crc32c", "filelock", "msgpack", "sortedcontainers")
-PEERS = ("lmdb", "plyvel", "rocksdict")
+PEERS = ("diskcache", "lmdb", "plyvel", "rocksdict", "sqlitedict")
 
 
 def row(figure: Figure) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 MILLION: Final = 1_000_000
 ROOT: Final = Path(__file__).resolve().parent.parent
+
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,13 @@ QUICK: Final = Settings(
 )
 
 
-def with_sizes(settings: Settings, sizes: dict[str, float]) -> Settings:
+def size(argument: str) -> tuple[str, float]:
+    """The name and the number of ``name=number``."""
+    name, _, number = argument.partition("=")
+    return name, float(number)
+
+
+def with_sizes(settings: S, sizes: dict[str, float]) -> S:
     """The settings with some numbers changed; ValueError for a name that is not one of a number."""
     changed: dict[str, Any] = {}
     for name, size in sizes.items():
@@ -93,7 +101,7 @@ def with_sizes(settings: Settings, sizes: dict[str, float]) -> Settings:
         if not isinstance(present, (int, float)):
             raise ValueError(f"there is no number called {name}")
         changed[name] = type(present)(size)
-    return replace(settings, **changed)
+    return replace(settings, **changed)  # type: ignore[type-var]
 
 
 def at_large(settings: Settings) -> Settings:

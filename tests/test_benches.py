@@ -13,11 +13,12 @@ import pytest
 
 from benches.goals import GOALS, Figure, Goal
 from benches.measuring import Pair, Sample, sample, summary
+from benches.peers.data import VALUE_BYTES
+from benches.peers.engines import ENGINES, Tuning, UnsupportedError, engine, present
+from benches.peers.processes import Session, processes
 from benches.reporting import row
 from benches.settings import FULL, MIB, label, with_sizes
-from benches.store.engines import ENGINES, engine, present
 from benches.store.items import absent, items, keys, picked
-from benches.store.processes import Session, processes
 from benches.store.random_puts import amplification
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +36,6 @@ LOG_FIGURES = [
     *(f"random reads/256 B/{what}" for what in ("streamed", "appended", "appended, in order")),
     "streaming memory",
 ]
-CELLS = ["puts", "batches of 1000", "gets, hot", "gets, reopened", "gets, warm", "gets, absent"]
 RATIOS = ["last to early", "write amplification", "to the best peer"]
 STORE_FIGURES = [
     *(f"opening/kvstore/{w}" for w in ("few keys", "many keys", "many to few", "memory")),
@@ -45,7 +45,6 @@ STORE_FIGURES = [
     *(f"put latency/{what}" for what in ("p99.9", "throughput")),
     *(f"transactions/{what}" for what in ("snapshot", "empty", "read-modify-write")),
     *(f"transactions/fsync, {what}" for what in ("1 thread", "threads", "threads to one")),
-    *(f"throughput/{cell}/kvstore" for cell in (*CELLS, "full scan", "scans of 100")),
     *(f"event loop/{what}/{FULL.tasks} tasks" for what in ("puts", "adds", "transactions")),
 ]
 FIGURES = [*LOG_FIGURES, *(f"store {name}" for name in STORE_FIGURES)]
@@ -109,17 +108,23 @@ def test_sizes_can_be_set() -> None:
 def test_every_engine_does_the_same(name: str, tmp_path: Path) -> None:
     if not present([name]):
         pytest.skip(f"{name} is not installed")
-    opened = engine(name)(str(tmp_path / "store"), MIB, MIB)
+    tuning = Tuning(cache_bytes=MIB, memtable_bytes=MIB)
+    opened = engine(name)(str(tmp_path / "store"), tuning)
     first, second = items(0), items(1)
     opened.write(first)
-    opened.put_each(second)
-    there = [key for key, _ in first[:10] + second[:10]]
-    assert opened.get_each(there + absent(5, 0)) == 20
+    opened.put_each(second[:100])
+    opened.delete_each([key for key, _ in second[:5]])
     opened.close()
-    opened = engine(name)(str(tmp_path / "store"), MIB, MIB)
-    assert (opened.get_each(there), opened.scan()) == (20, 2000)
-    last = max(key for key, _ in first + second)
-    assert opened.scan_from([b"", last], 7) == 8
+    opened = engine(name)(str(tmp_path / "store"), tuning)
+    there = [key for key, _ in first[:10] + second[10:20]]
+    assert (opened.get_each(there), opened.scan()) == (20 * VALUE_BYTES, 1095)
+    assert not opened.miss_each(absent(5, 0) + [key for key, _ in second[:5]])
+    last = max(key for key, _ in first + second[5:100])
+    try:
+        assert opened.scan_from([b"", last], 7) == 8
+        assert sorted(opened.read_range(b"", 1100)) == sorted([*first, *second[5:100]])
+    except UnsupportedError:
+        assert name in ("diskcache", "sqlitedict", "dbm.gnu")
     opened.close()
 
 
@@ -138,7 +143,7 @@ def test_keys_are_the_same_again() -> None:
 
 def test_a_process_that_fails_ends_the_run() -> None:
     with pytest.raises(RuntimeError, match="kvstore"), processes(["kvstore"]) as (process,):
-        process.call(Session.open, "", "no number", 0)  # type: ignore[arg-type]
+        process.call(Session.open, "", cache_bytes="no number")
 
 
 def test_percentiles_and_ratios() -> None:

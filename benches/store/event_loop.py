@@ -51,7 +51,8 @@ async def _repeat(
     return latencies
 
 
-async def _run_tasks(path: str, step: Step, first: int, settings: Settings) -> Sample:
+async def run_tasks(path: str, step: Step, first: int, settings: Settings) -> Sample:
+    """Let tasks repeat a step; ``first`` is the number of the first turn of each."""
     async with kvstore.aio.open(path) as db:
         started = perf_counter()
         deadline = started + settings.loop_seconds
@@ -69,7 +70,7 @@ def run(settings: Settings, directory: str) -> Iterator[Figure]:
         for n, (name, step) in enumerate(list(STEPS.items()) * settings.rounds):
             below = floor.sample()
             # Never the same keys again: an add would find them.
-            cell = asyncio.run(_run_tasks(path, step, n << 20, settings))
+            cell = asyncio.run(run_tasks(path, step, n << 20, settings))
             pairs[name].append(Pair(below, cell))
     for name, found in pairs.items():
         ratio = median(pair.ratio for pair in found)

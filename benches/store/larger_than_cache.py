@@ -8,10 +8,10 @@ from statistics import median
 from benches.goals import Figure
 from benches.measuring import spread, timed
 from benches.memory import memory_mib
+from benches.peers.processes import Session, processes
 from benches.settings import MIB, Settings
 from benches.store import stock
-from benches.store.items import ITEM_BYTES, picked
-from benches.store.processes import Session, processes
+from benches.store.items import ITEM_BYTES, VALUE_BYTES, picked
 
 TIMES = 4
 AT_ONCE = 20_000  # keys that are made before so many gets are timed
@@ -24,7 +24,7 @@ def run(settings: Settings, directory: str) -> Iterator[Figure]:
     with processes(settings.engines) as all_processes:
         for process in all_processes:
             path = stock.path(directory, process.name, keys)
-            process.call(Session.open, path, cache_bytes, stock.MEMTABLE_BYTES)
+            process.call(Session.open, path, cache_bytes=cache_bytes)
         for turn in range(settings.store_repeats):
             for process in all_processes:
                 seconds = process.call(_get, keys, settings.cached_gets, turn)
@@ -53,7 +53,7 @@ def _get(session: Session, among: int, gets: int, turn: int) -> float:
 
 
 def _get_all(session: Session, keys: list[bytes]) -> None:
-    if session.opened.get_each(keys) != len(keys):
+    if session.opened.get_each(keys) != VALUE_BYTES * len(keys):
         raise ValueError("the store is not whole")
 
 

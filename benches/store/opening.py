@@ -8,10 +8,10 @@ from statistics import median
 from benches.goals import Figure
 from benches.measuring import spread, timed
 from benches.memory import memory_mib
+from benches.peers.processes import Session, processes
 from benches.settings import Settings
 from benches.store import stock
-from benches.store.items import picked
-from benches.store.processes import Session, processes
+from benches.store.items import VALUE_BYTES, picked
 
 Opening = dict[str, float | None]
 
@@ -40,12 +40,12 @@ def _measure(session: Session, path: str, key: str) -> Opening:
     found = []
 
     def open_and_get() -> None:
-        session.open(path, stock.CACHE_BYTES, stock.MEMTABLE_BYTES)
+        session.open(path)
         found.append(session.opened.get_each([bytes.fromhex(key)]))
 
     before = memory_mib("VmRSS")
     milliseconds = 1000 * timed(open_and_get)
-    if found != [1]:
+    if found != [VALUE_BYTES]:
         raise ValueError("the store is not whole")
     return {"ms": milliseconds, "memory": memory_mib("VmRSS"), "memory_before": before}
 

@@ -18,10 +18,9 @@ from statistics import mean
 from benches.goals import Figure
 from benches.measuring import timed
 from benches.memory import written_bytes
+from benches.peers.processes import Process, Session, processes
 from benches.settings import Settings
-from benches.store import stock
 from benches.store.items import BLOCK, ITEM_BYTES, items
-from benches.store.processes import Process, Session, processes
 
 PARTS = 10
 ASK_EVERY = 20  # batches
@@ -52,8 +51,7 @@ def run(settings: Settings, directory: str) -> Iterator[Figure]:
     blocks = max(settings.random_puts // BLOCK // PARTS, 1)
     with processes(settings.engines) as all_processes:
         for process in all_processes:
-            path = places[process.name]
-            process.call(Session.open, path, stock.CACHE_BYTES, stock.MEMTABLE_BYTES)
+            process.call(Session.open, places[process.name])
         for part in range(PARTS):
             for process in all_processes:
                 _put_part(process, part * blocks, blocks, courses[process.name])

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Final
 
 from benches.measuring import settle
-from benches.settings import MIB
+from benches.peers.processes import Session, processes
 from benches.store.items import BLOCK, items
-from benches.store.processes import Session, processes
-
-CACHE_BYTES: Final = 64 * MIB
-MEMTABLE_BYTES: Final = 64 * MIB
-"""What every engine gets unless it is said."""
 
 
 def path(directory: str, name: str, keys: int) -> str:
@@ -26,7 +20,7 @@ def path(directory: str, name: str, keys: int) -> str:
 
 
 def _load(session: Session, store: str, keys: int) -> None:
-    session.open(store, CACHE_BYTES, MEMTABLE_BYTES)
+    session.open(store)
     for block in range(keys // BLOCK):
         session.opened.write(items(block))
     session.close()

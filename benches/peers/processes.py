@@ -1,4 +1,4 @@
-"""A process of its own for each engine, which stands still while another one is measured.
+"""A process of its own for each engine.
 
 The parent names a function and its arguments, in JSON through a pipe; the child calls it with its
 :class:`Session` and answers what it returned. Between calls the child and its own children are
@@ -16,10 +16,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from benches.peers.engines import Engine, Tuning, engine
 from benches.settings import ROOT
-from benches.store.engines import Engine, engine
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,11 +29,11 @@ class Session:
     """What a child keeps from call to call: its engine, open or not."""
 
     def __init__(self, name: str) -> None:
-        self._engine = engine(name)
+        self.engine = engine(name)
         self._opened: Engine | None = None
 
-    def open(self, path: str, cache_bytes: int, memtable_bytes: int) -> None:
-        self._opened = self._engine(path, cache_bytes, memtable_bytes)
+    def open(self, path: str, **tuning: Any) -> None:
+        self._opened = self.engine(path, Tuning(**tuning))
 
     @property
     def opened(self) -> Engine:
@@ -52,9 +52,10 @@ class Process:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        command = [sys.executable, "-c", f"from {__name__} import serve; serve({name!r})"]
+        kind, _, elsewhere = name.partition("@")
+        command = [sys.executable, "-c", _START, str(ROOT), elsewhere, kind]
         self._child = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def call(
@@ -90,9 +91,27 @@ class Process:
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
 
+    def kill(self) -> None:
+        """Kill it and its children as ``kill -9`` does, in the middle of whatever they do."""
+        self._signal("SIGKILL")
+        self._child.wait()
+
     def end(self, *, kill: bool = False) -> None:
         self._signal("SIGKILL" if kill else "SIGCONT")
         self._child.communicate()
+
+
+_START = """
+import sys
+root, elsewhere, engine = sys.argv[1:]
+sys.path[0] = root
+import benches
+if elsewhere:
+    sys.path.insert(0, elsewhere)
+from benches.peers.processes import serve
+serve(engine)
+"""
+"""Takes the benchmarks from here in any case, and kvstore from another checkout if one is named."""
 
 
 @contextmanager
