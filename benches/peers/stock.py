@@ -25,7 +25,7 @@ from benches.peers.rows import bounded, recovery, ycsb
 from benches.peers.sizes import FULL, Sizes
 from benches.settings import ROOT
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """To be raised when a stock's contents change."""
 LOGGING_SECONDS: Final = 20.0
 
@@ -90,6 +90,14 @@ def _make(make: Make, path: str, name: str, keys: int, sizes: Sizes) -> int:
     return holds
 
 
+def _compacted(session: Session, path: str, keys: int, sizes: dict[str, Any]) -> int:
+    _fill(session, path, keys, sizes)
+    session.open(path)
+    session.opened.compact()
+    session.close()
+    return keys
+
+
 def _fill(session: Session, path: str, keys: int, sizes: dict[str, Any]) -> int:
     session.open(path, cache_bytes=FULL.cache_bytes)
     session.opened.fill(batches(items(shuffled(keys, 0))))
@@ -118,4 +126,9 @@ def _log(session: Session, path: str, keys: int, sizes: dict[str, Any]) -> int:
 
 Make = Callable[[Session, str, int, dict[str, Any]], int]
 
-KINDS: Final[dict[str, Make]] = {"keys": _fill, "records": _record, "unclean": _log}
+KINDS: Final[dict[str, Make]] = {
+    "keys": _compacted,
+    "loaded": _fill,
+    "records": _record,
+    "unclean": _log,
+}

@@ -161,6 +161,9 @@ class Engine(ABC):
     def sync(self) -> None:
         """Make everything written durable."""
 
+    def compact(self) -> None:  # noqa: B027
+        """Bring everything into the order that is best for reading."""
+
     def hand_over(self) -> None:  # noqa: B027 - most have nothing to do
         """Give the system what the process still holds of the writes: a kill must not lose it."""
 

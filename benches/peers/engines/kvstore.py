@@ -67,6 +67,9 @@ class Kvstore(Engine):
     def sync(self) -> None:
         self._db.sync()
 
+    def compact(self) -> None:
+        self._db.compact()
+
     def hand_over(self) -> None:
         self._db.sync()
 

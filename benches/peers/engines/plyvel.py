@@ -58,6 +58,9 @@ class Plyvel(Engine):
         walk = self._db.iterator
         return sum(count(islice(walk(start=start), most)) for start in starts)
 
+    def compact(self) -> None:
+        self._db.compact_range()
+
     def sync(self) -> None:
         self._db.write_batch(sync=True).write()  # an empty one syncs the log
 

@@ -77,6 +77,10 @@ class Rocksdict(Engine):
         walk = self._db.items
         return sum(count(islice(walk(from_key=start), most)) for start in starts)
 
+    def compact(self) -> None:
+        self._db.flush()
+        self._db.compact_range(None, None)
+
     def sync(self) -> None:
         self._db.flush_wal(True)
 

@@ -97,6 +97,9 @@ class Sqlite3(Engine):
     def scan(self) -> int:
         return count(self._db.execute(SCAN))
 
+    def compact(self) -> None:
+        self._db.execute("VACUUM")
+
     def sync(self) -> None:
         """Move everything into the main file, which is synced for it."""
         self._db.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
