@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from kvstore.codecs import Codec, check_codec
 from kvstore.config import check_durability
 from kvstore.errors import StoreError
-from kvstore.keyspaces import Keyspace
-from kvstore.mutations import Buffer, as_key, as_value
+from kvstore.keyspaces import ESCAPE, ROOT, Keyspace
+from kvstore.mutations import MAX_KEY, MAX_VALUE, Buffer, as_key, as_value
 from kvstore.names import Key, Names, Place
 
 if TYPE_CHECKING:
@@ -40,8 +40,16 @@ class BatchPart(Generic[V]):
 
     def put(self, key: Buffer, value: V) -> None:
         """Set a key, once the batch is committed."""
-        data = as_value(value if self._encode is None else self._encode(value))
-        self._add(as_key(key), data)
+        data = value if self._encode is None else self._encode(value)
+        if type(data) is not bytes or len(data) > MAX_VALUE:
+            data = as_value(data)
+        if type(key) is not bytes or len(key) > MAX_KEY:
+            key = as_key(key)
+        # In the root this is all: 0.15 us in one frame, 0.6 in five.
+        if self._space is ROOT and key < ESCAPE and (plain := self._batch._mutations) is not None:
+            plain[key] = data
+        else:
+            self._add(key, data)
 
     def delete(self, key: Buffer) -> None:
         """Delete a key, there or not, once the batch is committed."""

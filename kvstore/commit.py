@@ -11,16 +11,30 @@ A large value goes into a chunk of its own of a streamed entry. The memtable kee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import Final
 
 from kvstore.engine import Engine
 from kvstore.errors import ReadOnlyError
 from kvstore.memory.state import State
-from kvstore.mutations import encode, encode_head
+from kvstore.mutations import HEAD_BYTES, Encoded, encode_head
 from kvstore.values import MISSING, Found, Value, position_to_int
-from wal import Durability, EntryId, PositionNotFoundError, Ticket, WalError
+from wal import (
+    Durability,
+    EntryId,
+    PositionNotFoundError,
+    Ticket,
+    WalError,
+    framed_size,
+)
 
-Mutations = Mapping[bytes, "bytes | None"]
+PUT_BYTES: Final = framed_size(HEAD_BYTES + 1, 3)
+"""What a single put takes in the log at most, beside its key and its value."""
+
+SEAL_EVERY: Final = 64
+"""After so many single puts, about, a look whether the segment is to be sealed."""
+
+Mutations = dict[bytes, "bytes | None"]
 Decide = Callable[[], object]
 Choose = Callable[["bytes | None"], Found]
 """From the value of a key to what is to be written: bytes, None to delete, MISSING for nothing."""
@@ -37,6 +51,7 @@ class Commits:
         self._engine = engine
         self._memtable = engine.memtable
         self._log = engine.log
+        self._append = engine.log.append_ready
         self._large = engine.options.large_value_bytes
         self._segment_items = engine.options.segment_items
         self._sealed_segment = 0
@@ -46,27 +61,28 @@ class Commits:
     def commit(
         self, mutations: Mutations, durability: Durability | None, decide: Decide | None = None
     ) -> int:
-        """Commit some mutations of stored keys, at least one, and return their entry's id."""
+        """Commit some mutations of stored keys, at least one, and return their entry's id.
+
+        The dict is kept: it must not change any more.
+        """
+        lengths = [*map(len, filter(None, mutations.values()))]
         try:
-            if self.is_large(mutations):
+            if max(lengths, default=0) >= self._large:
                 entry_id = self._commit_streamed(mutations, durability, decide)
             else:
-                entry_id = self._log.append(encode(mutations), None, durability, decide)
+                chunks = Encoded.of(mutations)
+                length = len(chunks[0]) + sum(map(len, mutations)) + sum(lengths)
+                size = framed_size(length, len(chunks))
+                entry_id = self._append(chunks, size, durability, decide)
         except WalError as error:
             raise self._engine.failure(error) from error
-        if self._memtable.count >= self._segment_items:
-            self.seal()
+        self.seal_if_due()
         return entry_id
 
-    def commit_chunks(self, chunks: list[bytes], durability: Durability | None) -> int:
-        """Commit mutations that are encoded already; none of their values is large."""
-        try:
-            entry_id = self._log.append(chunks, None, durability)
-        except WalError as error:
-            raise self._engine.failure(error) from error
+    def seal_if_due(self) -> None:
+        """Seal the active segment if it has enough items. Called once for some dozens of them."""
         if self._memtable.count >= self._segment_items:
             self.seal()
-        return entry_id
 
     def submit(
         self,

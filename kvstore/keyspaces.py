@@ -19,9 +19,11 @@ b'\xff\x01\x02\x01,k'
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
 
 from kvstore.ranges import Range, after_prefix
+
+V = TypeVar("V")
 
 ESCAPE: Final = b"\xff"
 _ROOT: Final = b"\xff\x00"
@@ -54,6 +56,11 @@ class Keyspace:
         """The stored key for a key."""
         return self._prefix + key
 
+    def stored_batch(self, batch: dict[bytes, V]) -> dict[bytes, V]:
+        """The same for all keys of a batch, which is not changed."""
+        prefix = self._prefix
+        return {prefix + key: value for key, value in batch.items()}
+
     def bounds(self, low: bytes, high: bytes | None) -> Range:
         """The stored keys for those with ``low <= key < high``."""
         return Range(
@@ -71,6 +78,11 @@ class _Root(Keyspace):
 
     def stored(self, key: bytes) -> bytes:
         return key if key < ESCAPE else _ROOT + key[1:]
+
+    def stored_batch(self, batch: dict[bytes, V]) -> dict[bytes, V]:
+        if not batch or max(batch) < ESCAPE:
+            return batch
+        return {self.stored(key): value for key, value in batch.items()}
 
     def bounds(self, low: bytes, high: bytes | None) -> Range:
         return Range(self.stored(low), _NAMESPACE if high is None else self.stored(high))

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from kvstore.errors import FormatVersionError, KeyTooLongError, ValueTooLongError
 
@@ -45,10 +45,9 @@ SINGLE_BYTES: Final = HEAD_BYTES + 1
 _VERSION_BYTE: Final = bytes([VERSION])
 _PUT_OP: Final = bytes([PUT])
 _OPS: Final = frozenset((DELETE, PUT))
-_pack_single: Final = struct.Struct("<BQB").pack
-pack_head: Final = _pack_single
+_PLAIN_VALUES: Final = frozenset((bytes, type(None)))
+pack_single: Final = struct.Struct("<BQB").pack
 now: Final = time.time_ns
-_now: Final = now
 
 
 class MalformedEntryError(ValueError):
@@ -60,41 +59,41 @@ def encode(mutations: Mapping[bytes, bytes | None]) -> list[bytes]:
     if len(mutations) == 1:
         [(key, value)] = mutations.items()
         return encode_delete(key) if value is None else encode_put(key, value)
-    return encode_at(_now(), mutations)
+    return encode_at(now(), mutations)
 
 
-def encode_at(now: int, mutations: Mapping[bytes, bytes | None]) -> list[bytes]:
+def encode_at(time_ns: int, mutations: Mapping[bytes, bytes | None]) -> list[bytes]:
     """A batch as the chunks of a log entry; a value of None deletes its key."""
     values = mutations.values()
     if None not in values:
         ops = _PUT_OP * len(mutations)
-        return [_HEAD.pack(VERSION, now) + ops, *chain.from_iterable(mutations.items())]  # type: ignore[list-item]
+        return [_HEAD.pack(VERSION, time_ns) + ops, *chain.from_iterable(mutations.items())]  # type: ignore[list-item]
     chunks = [b""]
     for key, value in mutations.items():
         chunks.append(key)
         if value is not None:
             chunks.append(value)
-    chunks[0] = encode_head(mutations, now)
+    chunks[0] = encode_head(mutations, time_ns)
     return chunks
 
 
-def encode_head(mutations: Mapping[bytes, bytes | None], now: int | None = None) -> bytes:
+def encode_head(mutations: Mapping[bytes, bytes | None], time_ns: int | None = None) -> bytes:
     """The head of an entry with these mutations, in their order."""
     ops = bytes([value is not None for value in mutations.values()])
-    return _HEAD.pack(VERSION, _now() if now is None else now) + ops
+    return _HEAD.pack(VERSION, now() if time_ns is None else time_ns) + ops
 
 
 def encode_put(key: bytes, value: bytes) -> list[bytes]:
     """A single put as the chunks of a log entry."""
-    return [_pack_single(VERSION, _now(), PUT), key, value]
+    return [pack_single(VERSION, now(), PUT), key, value]
 
 
 def encode_delete(key: bytes) -> list[bytes]:
     """A single delete as the chunks of a log entry."""
-    return [_pack_single(VERSION, _now(), DELETE), key]
+    return [pack_single(VERSION, now(), DELETE), key]
 
 
-class Encoded(tuple[bytes, ...]):
+class Encoded(tuple[bytes, ...]):  # noqa: SLOT001 - a tuple's subclass can have none
     """The chunks of an entry, and the mutations that are in them: nobody has to decode them."""
 
     mutations: dict[bytes, bytes | None]
@@ -215,8 +214,30 @@ def _too_long(length: int) -> ValueTooLongError:
     return ValueTooLongError(f"a value must be smaller than 4 GiB; this one has {length:,} bytes")
 
 
-def as_batch(items: object) -> dict[bytes, bytes | None]:
-    """A mapping to be written, None for what is to be deleted."""
+def as_batch(
+    items: object, encode: Callable[[Any], bytes] | None = None
+) -> dict[bytes, bytes | None]:
+    """A copy of a mapping that is to be written; None for what is to be deleted.
+
+    With ``encode``, where None may be a value, None is a TypeError.
+    """
     if not isinstance(items, Mapping):
         raise TypeError(f"write takes a mapping of keys to values, not {type(items).__name__}")
+    if encode is not None:
+        if any(value is None for value in items.values()):
+            raise TypeError("None may be a value here: use a batch to delete or to put it")
+        return {as_key(key): as_value(encode(value)) for key, value in items.items()}
+    if type(items) is dict and _is_plain(batch := items.copy()):
+        return batch
     return {as_key(key): None if value is None else as_value(value) for key, value in items.items()}
+
+
+def _is_plain(batch: dict[Any, Any]) -> bool:
+    """Whether a batch can be written as it is: 0.1 us an item, where a look at each takes 0.4."""
+    values = batch.values()
+    return (
+        set(map(type, batch)) == {bytes}
+        and set(map(type, values)) <= _PLAIN_VALUES
+        and max(map(len, batch)) <= MAX_KEY
+        and max(map(len, filter(None, values)), default=0) <= MAX_VALUE
+    )

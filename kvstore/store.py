@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Final, TypeVar, overload
 
 from kvstore.batch import Mutations
 from kvstore.codecs import Codec, check_codec
-from kvstore.commit import Commits, read_only
+from kvstore.commit import PUT_BYTES, SEAL_EVERY, Commits, read_only
 from kvstore.keyspaces import ESCAPE, ROOT, Keyspace
 from kvstore.mutations import (
     MAX_KEY,
     MAX_VALUE,
+    PUT,
+    VERSION,
     Buffer,
     as_bytes,
     as_key,
     as_value,
-    encode_delete,
-    encode_put,
+    now,
+    pack_single,
 )
 from kvstore.names import Key, Names, Place
 from kvstore.namespaces import HasNamespaces, Namespace
@@ -30,6 +32,7 @@ from kvstore.sources import Source
 from kvstore.statistics import StoreStats
 from kvstore.transactions import Transaction, transact
 from kvstore.writing import Sink, Writes
+from wal import WalError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -85,7 +88,8 @@ class Store(Writes[bytes, Buffer], HasNamespaces):
         self._append: Callable[..., int] = _refuse_to_write
         if not parts.engine.read_only:
             self._commits = Commits(parts.engine)
-            self._append = self._commits.commit_chunks
+            self._append = parts.engine.log.append_ready
+            self._seal_if_due = self._commits.seal_if_due
         self._large = parts.engine.options.large_value_bytes
         self._closing = threading.Lock()
         _open.add(self)
@@ -127,20 +131,26 @@ class Store(Writes[bytes, Buffer], HasNamespaces):
         Raises KeyTooLongError and ValueTooLongError, StoreFailedError (``latched``: in doubt, and
         no later write succeeds; else nothing was written), ReadOnlyError, StoreClosedError.
         """
+        # What Commits.commit would do, in one frame.
         if type(key) is not bytes or len(key) > MAX_KEY:
             key = as_key(key)
         if type(value) is not bytes or len(value) > MAX_VALUE:
             value = as_value(value)
-        if key >= ESCAPE:
-            key = ROOT.stored(key)
-        if len(value) < self._large:
-            self._append(encode_put(key, value), durability)
-        else:
-            self._sink().commit({key: value}, durability)
+        length = len(value)
+        if length >= self._large or key >= ESCAPE:
+            self._sink().commit({ROOT.stored(key): value}, durability)
+            return
+        try:
+            chunks = (pack_single(VERSION, now(), PUT), key, value)
+            entry_id = self._append(chunks, len(key) + length + PUT_BYTES, durability)
+        except WalError as error:
+            raise self._engine.failure(error) from error
+        if not entry_id % SEAL_EVERY:
+            self._seal_if_due()
 
     def delete(self, key: Buffer, *, durability: Durability | None = None) -> None:
         """Delete a key, there or not. Raises what :meth:`put` does."""
-        self._append(encode_delete(ROOT.stored(as_key(key))), durability)
+        self._sink().commit({ROOT.stored(as_key(key)): None}, durability)
 
     # -- several keys ------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 from kvstore.batch import Batch, Mutations
 from kvstore.keyspaces import Keyspace
 from kvstore.mapping import StoreMapping
-from kvstore.mutations import Buffer, as_key, as_value
+from kvstore.mutations import Buffer, as_batch, as_key, as_value
 from kvstore.names import Names, Place
 from kvstore.reading import Reads
 from kvstore.values import MISSING, Found
@@ -176,18 +176,11 @@ class Writes(Reads[V], Generic[V, A]):
         ...     list(db)
         [b'b', b'c']
         """
-        if not isinstance(items, Mapping):
-            raise TypeError(f"write takes a mapping of keys to values, not {type(items).__name__}")
-        if self._encode is not None and any(value is None for value in items.values()):
-            raise TypeError("None may be a value here: use a batch to delete or to put it")
-        mutations = {
-            as_key(key): None if value is None else self._value(value)
-            for key, value in items.items()
-        }
+        batch = as_batch(items, self._encode)
         sink, space, extra = self._writer()
-        if mutations:
-            stored = space.stored
-            sink.commit({**extra, **{stored(key): v for key, v in mutations.items()}}, durability)
+        if batch:
+            stored = space.stored_batch(batch)
+            sink.commit({**extra, **stored} if extra else stored, durability)
 
     def mapping(self, *, codec: Codec[T] | None = None) -> StoreMapping[Any]:
         """A :class:`collections.abc.MutableMapping` over the keys here; see there for ``codec``."""

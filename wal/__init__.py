@@ -74,9 +74,9 @@ from wal.log_manager import (
 )
 from wal.positions import ChunkRecord, EntryId, LogPosition
 from wal.segments.chunks import ChunkReader
+from wal.segments.format import framed_size
 from wal.segments.frames import Entry, Group
 from wal.segments.sealed import SegmentDescription, SegmentReader
-from wal.segments.format import framed_size
 from wal.statistics import LogStats
 from wal.tickets import Ticket
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from wal.config import Configuration
 from wal.errors import LogClosedError, LogFailedError, WalError, copy_of_interrupt
 from wal.segments import format as fmt
-from wal.segments.format import Item
+from wal.segments.format import Appended
 from wal.segments.lifecycle import SegmentRegistry, segment_name
 from wal.segments.pool import SparePool
 from wal.segments.writer import GROUP_TARGET, SegmentWriter, plan_segment
@@ -102,7 +102,7 @@ class AppendBuffer:
         self.whole = Whole(self)
         self.entry_turn = Turnstile()  # held by the open entry; taken before the append lock
         self.room = 0
-        self.items: list[Item] = []
+        self.items: list[Appended] = []
         self.chunks = 0
         self.next_id = next_id
         self.last_id = last_id  # the last committed one, but for the open group's

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from wal.files import Buffer
     from wal.log import WriteAheadLog
-    from wal.segments.format import Item
+    from wal.segments.format import Appended
     from wal.tickets import OnCommit, Ticket
 
 _GROWTH: Final = 1 << 20  # a segment that an entry outgrows gets at least so much longer
@@ -35,7 +35,7 @@ _GROWTH: Final = 1 << 20  # a segment that an entry outgrows gets at least so mu
 
 def accept_streamed(
     commits: GroupCommit,
-    item: Item,
+    item: Appended,
     on_commit: OnCommit | None,
     rank: int,
     decide: Callable[[], object] | None = None,
@@ -80,8 +80,7 @@ class EntryWriter:
         self._begin()
 
     def _begin(self) -> None:
-        if self._commits.barred:
-            self._commits.check_barred()
+        self._commits.check_barred()
         while True:
             begun = self._begin_in_turn()
             if isinstance(begun, int):
@@ -220,7 +219,7 @@ class EntryWriter:
         self,
         on_commit: OnCommit | None,
         rank: int,
-        item: Item | None = None,
+        item: Appended | None = None,
         on_accept: Callable[[], object] | None = None,
     ) -> Ticket:
         """Close the entry and give it its place among the commits in flight, without waiting."""
@@ -247,7 +246,7 @@ class EntryWriter:
         writer: SegmentWriter,
         on_commit: OnCommit | None,
         rank: int,
-        item: Item | None,
+        item: Appended | None,
         on_accept: Callable[[], object] | None,
     ) -> Ticket:
         buffer = self._buffer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from wal.errors import CallbackError, EntryStateError
@@ -13,19 +13,19 @@ from wal.telling import tell
 
 if TYPE_CHECKING:
     from wal.group_commit import GroupCommit
-    from wal.segments.format import Item
+    from wal.segments.format import Appended
 
 logger = logging.getLogger("wal.commit")
 
 OnCommit = Callable[[EntryId, int], object]
 
-Committed = Callable[[EntryId, int, "list[bytes]"], object]
+Committed = Callable[[EntryId, int, Sequence[bytes]], object]
 
 
 def run_hooks(
     entry_id: EntryId,
     segment_id: int,
-    item: Item | None,
+    item: Appended | None,
     committed: Committed | None,
     on_commit: OnCommit | None,
 ) -> CallbackError | None:
@@ -41,18 +41,21 @@ def run_hooks(
             on_commit(entry_id, segment_id)
         except Exception as error:  # noqa: BLE001
             raised = error
-    if raised is None:
-        return None
+    return None if raised is None else callback_error(entry_id, raised)
+
+
+def callback_error(entry_id: EntryId, raised: Exception) -> CallbackError:
+    """What a commit raises whose hook has raised."""
     failure = CallbackError(entry_id)
     failure.__cause__ = raised
     return failure
 
 
-def chunks_of(item: Item | None) -> list[bytes]:
-    """An appended entry's chunks as a list."""
-    if item is None:
-        return []
-    return [item] if isinstance(item, bytes) else list(item)
+def chunks_of(item: Appended | None) -> Sequence[bytes]:
+    """An appended entry's chunks: a tuple itself, a list's copy."""
+    if isinstance(item, bytes):
+        return [item]
+    return item.copy() if isinstance(item, list) else item or ()
 
 
 class Ticket:
@@ -82,7 +85,7 @@ class Ticket:
         segment_id: int,
         rank: int,
         on_commit: OnCommit | None,
-        item: Item | None,
+        item: Appended | None,
     ) -> None:
         self._commits = commits
         self.entry_id = entry_id

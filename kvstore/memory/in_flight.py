@@ -24,15 +24,15 @@ class InFlight:
     """
 
     def __init__(self) -> None:
-        self._singles: dict[bytes, tuple[int, Value]] = {}
+        self.singles: dict[bytes, tuple[int, Value]] = {}
         self._batches: dict[int, dict[bytes, Value]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._singles or self._batches)
+        return bool(self.singles or self._batches)
 
     def add_single(self, entry_id: int, key: bytes, value: Value) -> None:
         """An entry that puts one key."""
-        self._singles[key] = (entry_id, value)
+        self.singles[key] = (entry_id, value)
 
     def add_batch(self, entry_id: int, values: dict[bytes, Value]) -> None:
         """An entry of several mutations."""
@@ -41,15 +41,15 @@ class InFlight:
     def remove(self, entry_id: int, key: bytes | None) -> dict[bytes, Value] | None:
         """An entry is visible now, or withdrawn; its batch, if it was one. ``key``: of a single."""
         if key is not None:
-            single = self._singles.get(key)
+            single = self.singles.get(key)
             if single is not None and single[0] == entry_id:
-                del self._singles[key]
+                del self.singles[key]
             return None
         return self._batches.pop(entry_id, None)
 
     def find(self, key: bytes) -> Found:
         """What the last entry in flight makes of a key, or MISSING."""
-        entry_id, value = self._singles.get(key, (0, MISSING))
+        entry_id, value = self.singles.get(key, (0, MISSING))
         for batch_id in reversed(self._batches):
             if batch_id < entry_id:
                 break
@@ -59,6 +59,6 @@ class InFlight:
 
     def keys(self) -> Iterator[Collection[bytes]]:
         """The keys that are written, in parts."""
-        yield self._singles.keys()
+        yield self.singles.keys()
         for batch in self._batches.values():
             yield batch.keys()

@@ -25,12 +25,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, cast
 
 from kvstore.memory.in_flight import InFlight
 from kvstore.memory.layers import Epoch, Layer
 from kvstore.memory.state import State
-from kvstore.mutations import HEAD_BYTES, PUT, decode
+from kvstore.mutations import Encoded, decode
 from kvstore.pulse import Pulse
 from kvstore.tables.cache import Cache
 from kvstore.tables.runs import SortedRun
@@ -38,7 +38,6 @@ from kvstore.values import MISSING, Found, Value
 
 DROPPED_KEPT: Final = 8
 _NOTHING: Final[Mapping[bytes, Value]] = {}
-_SINGLE: Final = HEAD_BYTES + 1
 
 
 class Memtable:
@@ -297,8 +296,10 @@ class Memtable:
 
 
 def _mutations_in(chunks: Sequence[bytes]) -> dict[bytes, Value]:
-    mutations = chunks.mutations if isinstance(chunks, Encoded) else decode(chunks)
-    return mutations  # type: ignore[return-value]  # a layer may hold more, but never changes this
+    # A layer holds positions, too; but no one changes what is given out here.
+    return cast(
+        "dict[bytes, Value]", chunks.mutations if isinstance(chunks, Encoded) else decode(chunks)
+    )
 
 
 def _keys_of(layers: list[Layer]) -> Collection[bytes]:

@@ -55,8 +55,10 @@ GROUP_TAG: Final = 4
 
 _UNPACKING: Final = (ValueError, TypeError, msgpack.UnpackException)
 
-Item = bytes | list[bytes] | tuple[bytes, ...]
-"""An appended entry in a group: the one chunk itself, or all its chunks (read back as a list)."""
+Item = bytes | list[bytes]
+"""An appended entry in a group: the one chunk itself, or the list of its chunks."""
+Appended = Item | tuple[bytes, ...]
+"""An entry to be framed. A tuple cannot change any more: it is passed on without a copy."""
 
 
 def id_limit(segment_id: int, file_size: int) -> int:
@@ -182,7 +184,7 @@ def encode_group(
     offset: int,
     first_id: int,
     durable_id: int,
-    items: list[Item],
+    items: list[Appended],
     chunks: int,
 ) -> tuple[bytes, bytes, bytes]:
     """A group frame as buffers for one vectored write: header, payload, the payload's crc."""

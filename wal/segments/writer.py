@@ -6,7 +6,7 @@ from typing import Final
 
 from wal.files import File, FileSystem
 from wal.segments import format as fmt
-from wal.segments.format import Item, SegmentHeader
+from wal.segments.format import Appended, SegmentHeader
 from wal.segments.lifecycle import Segment
 
 GROUP_TARGET: Final = 64 << 10
@@ -31,6 +31,7 @@ class SegmentWriter:
         "predecessor",
         "seed",
         "segment",
+        "segment_id",
         "spare_path",
         "successor_requested",
         "taken",
@@ -38,6 +39,7 @@ class SegmentWriter:
 
     def __init__(self, segment: Segment, file_size: int, spare_path: str | None) -> None:
         self.segment = segment
+        self.segment_id = segment.header.segment_id
         self.seed = segment.header.seed
         self.file_size = file_size
         self.spare_path = spare_path  # the name that the file has until it is activated
@@ -72,7 +74,7 @@ class SegmentWriter:
         self.segment.end += size
         return size
 
-    def add_group(self, first_id: int, durable_id: int, items: list[Item], chunks: int) -> int:
+    def add_group(self, first_id: int, durable_id: int, items: list[Appended], chunks: int) -> int:
         """Frame a group of appended entries (none: a witness); returns the bytes it takes."""
         segment = self.segment
         head, payload, crc = fmt.encode_group(

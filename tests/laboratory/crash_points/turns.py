@@ -22,6 +22,7 @@ from contextlib import contextmanager, nullcontext
 
 import kvstore.background.compaction
 import kvstore.mutations
+import kvstore.store
 import wal.checkpointer
 import wal.flusher
 import wal.group_commit
@@ -221,7 +222,8 @@ class Chance:
         header = functools.partial(wal.segments.writer.SegmentHeader, created_unix_ns=NOON)
         monkeypatch.setattr(wal.segments.writer, "SegmentHeader", header)
         monkeypatch.setattr(wal.segments.retention, "_now", lambda: NOON)
-        monkeypatch.setattr(kvstore.mutations, "_now", lambda: NOON)
+        for module in (kvstore.mutations, kvstore.store):  # which has the clock in its hot path
+            monkeypatch.setattr(module, "now", lambda: NOON)
 
     def begin(self, life):
         self._rng = random.Random(life)

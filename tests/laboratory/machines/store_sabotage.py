@@ -13,6 +13,7 @@ import kvstore.memory.layers
 import kvstore.reading
 import kvstore.transactions
 import kvstore.upkeep.backup
+import wal.group_commit
 import wal.judgement
 import wal.recovery
 import wal.rounds
@@ -39,15 +40,12 @@ def publish_before_the_sync(patch):
 
 def take_write_for_buffer(patch):
     """Acknowledged under WRITE is lost with the process."""
-    for name in ("commit", "commit_chunks"):
-        patch.setattr(kvstore.commit.Commits, name, _lazy(getattr(kvstore.commit.Commits, name)))
+    append = wal.group_commit.GroupCommit.append_ready
 
+    def lazy(self, item, size, durability=None, *more):
+        return append(self, item, size, BUFFER if durability is WRITE else durability, *more)
 
-def _lazy(commit):
-    def lazy(self, mutations, durability, *decide):
-        return commit(self, mutations, BUFFER if durability is WRITE else durability, *decide)
-
-    return lazy
+    patch.setattr(wal.group_commit.GroupCommit, "append_ready", lazy)
 
 
 def commit_by_halves(patch):
