@@ -13,7 +13,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
-from kvstore.values import Page, Value
+from kvstore.values import Page, PlainPage, Value, part_of
 
 
 def merge_pages(
@@ -25,6 +25,10 @@ def merge_pages(
     >>> list(merge_pages([newer, older]))
     [([b'b'], [b'2']), ([b'c'], [b'3'])]
     """
+    sources = list(sources)
+    if len(sources) == 1:
+        yield from _shown(sources[0], drop_tombstones)
+        return
     heads = [head for head in map(_Head, sources) if head.has_more()]
     while len(heads) > 1:
         page = _overlay(_take_backward(heads) if reverse else _take_forward(heads))
@@ -34,23 +38,27 @@ def merge_pages(
             yield page
         heads = [head for head in heads if head.has_more()]
     for head in heads:
-        while head.has_more():
-            page = head.take(head.low, head.high)
-            if drop_tombstones:
-                page = without_tombstones(page)
-            if page[0]:
-                yield page
+        if head.has_more():
+            yield from _shown(head.pages_left(), drop_tombstones)
+
+
+def _shown(pages: Iterator[Page], drop_tombstones: bool) -> Iterator[Page]:
+    """The pages of one source by itself."""
+    for each in pages:
+        page = without_tombstones(each) if drop_tombstones else each
+        if page[0]:
+            yield page
 
 
 class _Head:
     """What is left of a source's present page, from index ``low`` up to ``high``."""
 
-    __slots__ = ("high", "keys", "low", "rest", "values")
+    __slots__ = ("high", "keys", "low", "page", "rest")
 
     def __init__(self, source: Iterator[Page]) -> None:
         self.rest = source
-        self.keys: list[bytes] = []
-        self.values: list[Value] = []
+        self.page: Page = ([], [])
+        self.keys = self.page[0]
         self.low = self.high = 0
 
     def has_more(self) -> bool:
@@ -58,21 +66,25 @@ class _Head:
             page = next(self.rest, None)
             if page is None:
                 return False
-            self.keys, self.values = page
+            self.page, self.keys = page, page[0]
             self.low, self.high = 0, len(self.keys)
         return True
 
+    def pages_left(self) -> Iterator[Page]:
+        """All that is left of the source."""
+        yield self.take(self.low, self.high)
+        yield from self.rest
+
     def take(self, low: int, high: int) -> Page:
         """Cut off one end of what is left."""
-        keys, values = self.keys, self.values
         if low == self.low:
             self.low = high
         else:
             self.high = low
-        if low == 0 and high == len(keys):
+        if low == 0 and high == len(self.keys):
             self.low = self.high
-            return keys, values
-        return keys[low:high], values[low:high]
+            return self.page
+        return part_of(self.page, low, high)
 
 
 def _take_forward(heads: list[_Head]) -> list[Page]:
@@ -109,7 +121,7 @@ def _overlay(parts: list[Page]) -> Page:
 def without_tombstones(page: Page) -> Page:
     """A page without the keys that are deleted."""
     keys, values = page
-    if None not in values:
+    if type(page) is PlainPage or None not in values:
         return page
     kept = [(key, value) for key, value in zip(keys, values, strict=False) if value is not None]
     return [key for key, _ in kept], [value for _, value in kept]

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
-from operator import itemgetter
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, Generic, TypeVar, overload
 
 from kvstore.cursor import Cursor
 from kvstore.keyspaces import Keyspace
 from kvstore.mutations import Buffer, as_bytes
 from kvstore.ranges import Range, as_limit, as_range
+from kvstore.scan import Decode, Scan, items_of, keys_of, limited, nothing, scan_of, values_of
 from kvstore.sources import Source, Walk
-from kvstore.values import Page
 
 V = TypeVar("V")
 T = TypeVar("T")
-
-Decode = Callable[[bytes], Any]
-
-_value_of: Final = itemgetter(1)
 
 
 class Reads(Generic[V]):
@@ -95,7 +90,7 @@ class Reads(Generic[V]):
         limit: int | None = None,
         include_start: bool = True,
         include_stop: bool = False,
-    ) -> Generator[tuple[bytes, V], None, None]:
+    ) -> Scan[tuple[bytes, V]]:
         """The items in a range, in the order of their keys, as they are at this moment.
 
         Without arguments what ``items()`` is of a dict: ``dict(db.scan())`` is all of a store.
@@ -128,9 +123,9 @@ class Reads(Generic[V]):
         wanted = as_range(start, stop, prefix, include_start, include_stop)
         begun = self._begin(wanted, as_limit(limit), reverse)
         if begun is None:
-            return _nothing()
+            return nothing()
         source, space, walk = begun
-        return _items(source, space, walk, as_limit(limit), reverse, self._decode)
+        return scan_of(items_of(source, space, walk, limit, reverse, self._decode))
 
     def keys(
         self,
@@ -142,14 +137,14 @@ class Reads(Generic[V]):
         limit: int | None = None,
         include_start: bool = True,
         include_stop: bool = False,
-    ) -> Generator[bytes, None, None]:
+    ) -> Scan[bytes]:
         """The keys in a range; the arguments of :meth:`scan`. Large values are not read."""
         wanted = as_range(start, stop, prefix, include_start, include_stop)
         begun = self._begin(wanted, as_limit(limit), reverse)
         if begun is None:
-            return _nothing()
+            return nothing()
         _, space, walk = begun
-        return _keys(space, walk, as_limit(limit), reverse)
+        return scan_of(keys_of(space, walk, limit, reverse))
 
     def values(
         self,
@@ -161,18 +156,14 @@ class Reads(Generic[V]):
         limit: int | None = None,
         include_start: bool = True,
         include_stop: bool = False,
-    ) -> Generator[V, None, None]:
+    ) -> Scan[V]:
         """The values in a range, in the order of their keys; the arguments of :meth:`scan`."""
-        items = self.scan(
-            start,
-            stop,
-            prefix=prefix,
-            reverse=reverse,
-            limit=limit,
-            include_start=include_start,
-            include_stop=include_stop,
-        )
-        return _values(items)
+        wanted = as_range(start, stop, prefix, include_start, include_stop)
+        begun = self._begin(wanted, as_limit(limit), reverse)
+        if begun is None:
+            return nothing()
+        source, _, walk = begun
+        return scan_of(values_of(source, walk, limit, reverse, self._decode))
 
     def count(
         self,
@@ -194,7 +185,7 @@ class Reads(Generic[V]):
         walk = begun[2]
         total = 0
         try:
-            for keys, _ in _limited(walk, most, reverse):
+            for keys, _ in limited(walk, most, reverse):
                 total += len(keys)
                 walk.reached(keys[0] if reverse else keys[-1])
         finally:
@@ -238,76 +229,3 @@ class Reads(Generic[V]):
 
 
 _ABSENT: Final = object()
-
-
-def _nothing() -> Generator[Any, None, None]:
-    """What an empty range yields; to be closed as any other."""
-    yield from ()
-
-
-def _values(items: Generator[tuple[bytes, V], None, None]) -> Generator[V, None, None]:
-    try:
-        yield from map(_value_of, items)
-    finally:
-        items.close()
-
-
-def _limited(walk: Walk, most: int | None, reverse: bool) -> Iterator[Page]:
-    """The pages of a walk, up to a number of keys."""
-    if most is None:
-        yield from walk
-        return
-    for keys, values in walk:
-        if len(keys) >= most:
-            first, last = (len(keys) - most, len(keys)) if reverse else (0, most)
-            yield keys[first:last], values[first:last]
-            return
-        most -= len(keys)
-        yield keys, values
-
-
-def _keys(
-    space: Keyspace, walk: Walk, most: int | None, reverse: bool
-) -> Generator[bytes, None, None]:
-    try:
-        for stored, _ in _limited(walk, most, reverse):
-            keys = space.shown(stored)
-            if walk.observed:
-                for key, shown in _directed(zip(stored, keys, strict=False), reverse):
-                    walk.reached(key)
-                    yield shown
-            else:
-                yield from reversed(keys) if reverse else keys
-    finally:
-        walk.close()
-
-
-def _items(
-    source: Source,
-    space: Keyspace,
-    walk: Walk,
-    most: int | None,
-    reverse: bool,
-    decode: Decode | None,
-) -> Generator[tuple[bytes, Any], None, None]:
-    """The items of a walk. Pages of plain bytes go through without a bytecode for each."""
-    try:
-        for stored, values in _limited(walk, most, reverse):
-            keys = space.shown(stored)
-            if walk.observed or decode is not None or set(map(type, values)) != {bytes}:
-                triples = zip(stored, keys, values, strict=False)
-                for key, shown, value in _directed(triples, reverse):
-                    walk.reached(key)
-                    data = source.load(key, value)
-                    assert data is not None
-                    yield shown, data if decode is None else decode(data)
-            elif reverse:
-                yield from zip(reversed(keys), reversed(values), strict=False)
-            else:
-                yield from zip(keys, values, strict=False)
-    finally:
-        walk.close()
-
-
-def _directed(items: Iterable[T], reverse: bool) -> Iterator[T]:
-    return reversed(list(items)) if reverse else iter(items)

@@ -51,6 +51,23 @@ Page = tuple[list[bytes], list[Value]]
 """Some neighbouring keys, ascending, and their values in the same order."""
 
 
+class PlainPage(tuple[list[bytes], list[Value]]):
+    """A page whose values are known to be bytes, all of them: nobody has to look at each again."""
+
+    __slots__ = ()
+
+
+def part_of(page: Page, first: int, last: int) -> Page:
+    """The items of a page from an index up to another one.
+
+    >>> part_of(PlainPage(([b"a", b"b"], [b"1", b"2"])), 1, 2)
+    ([b'b'], [b'2'])
+    """
+    keys, values = page
+    part = keys[first:last], values[first:last]
+    return PlainPage(part) if type(page) is PlainPage else part
+
+
 def position_to_int(position: LogPosition) -> int:
     """A log position as one int, which the garbage collector does not track.
 

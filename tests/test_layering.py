@@ -56,7 +56,7 @@ LAYERS: dict[str, list[list[str]]] = {
         ["kvstore.mutations", "kvstore.pages"],
         ["kvstore.ranges", "kvstore.codecs"],
         ["kvstore.keyspaces", "kvstore.sources"],
-        ["kvstore.names", "kvstore.cursor"],
+        ["kvstore.names", "kvstore.cursor", "kvstore.scan"],
         ["kvstore.batch", "kvstore.reading"],
         # tables and what is done with them
         ["kvstore.tables", "kvstore.tables.*"],

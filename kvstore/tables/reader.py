@@ -27,7 +27,7 @@ from kvstore.tables.filters import HASH_BITS, STARTS, hash_of
 from kvstore.tables.format import GRANULE, GRANULE_BITS, DamageError, Section
 from kvstore.tables.records import TableRecord
 from kvstore.tables.slots import MOST_PROBES, SLOT, place_of
-from kvstore.values import MISSING, Found, Page
+from kvstore.values import MISSING, Found, Page, PlainPage
 from wal.files import File
 
 if TYPE_CHECKING:
@@ -173,15 +173,18 @@ class TableReader:
         if page is not None:
             return page
         block, at = self._read_block(number), self.index[1][number]
-        keys, values = fmt.decode_block(block, self.codec, partial(_blob, table), at)
-        kinds = set(map(type, values))
+        page = fmt.decode_block(block, self.codec, partial(_blob, table), at)
+        keys, values = page
+        kinds = {bytes} if type(page) is PlainPage else set(map(type, values))
         if not kinds <= {bytes, type(None), TableBlob}:
             raise DamageError("a block has something else than values", at)
-        page = (keys, values)  # type: ignore[assignment]
         if keep and TableBlob not in kinds:  # a blob in the cache would keep its table alive
-            nbytes = sum(map(len, keys)) + sum(map(len, filter(None, values)))  # type: ignore[arg-type]
-            self._cache.add_block(token, page, nbytes + _ITEM_OVERHEAD * len(keys))  # type: ignore[arg-type]
-        return page  # type: ignore[return-value]
+            self._cache.add_block(token, page, self._raw_length(block) + _ITEM_OVERHEAD * len(keys))
+        return page
+
+    def _raw_length(self, block: bytes) -> int:
+        length: int = fmt.TAIL.unpack(block[-fmt.TAIL.size :])[0]
+        return length
 
     # ------------------------------------------------------------------ look-ups
 

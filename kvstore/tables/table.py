@@ -20,7 +20,7 @@ from kvstore.tables.format import DamageError
 from kvstore.tables.reader import TableReader, open_reader
 from kvstore.tables.records import TableRecord, number_of, table_name
 from kvstore.tables.verification import verify_table
-from kvstore.values import Found, Page
+from kvstore.values import Found, Page, part_of
 from wal.files import FileSystem
 
 __all__ = ["Table", "TableRecord", "number_of", "table_name"]
@@ -167,9 +167,9 @@ class Table:
 
 
 def _cut(page: Page, low: bytes, high: bytes | None) -> Page:
-    keys, values = page
+    keys = page[0]
     first = bisect_left(keys, low)
     last = len(keys) if high is None else bisect_left(keys, high)
     if first == 0 and last == len(keys):
         return page
-    return keys[first:last], values[first:last]
+    return part_of(page, first, last)
