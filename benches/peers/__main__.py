@@ -16,9 +16,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from benches.peers import engines, stock, tables
+from benches.peers import engines, stock, syncs, tables
 from benches.peers.results import document
-from benches.peers.rows.catalogue import GROUPS, named
+from benches.peers.rows.catalogue import GROUPS, PLOTTED, named
 from benches.peers.running import Run
 from benches.peers.sizes import FULL, QUICK, Sizes
 from benches.settings import size, with_sizes
@@ -43,6 +43,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", metavar="FILE.json", help="save what was found")
     parser.add_argument("--dir", metavar="DIR",
                         help="where to keep what is loaded (default: nowhere)")  # fmt: skip
+    parser.add_argument("--check-syncs", action="store_true",
+                        help="only count the syncs of durable puts, by strace")  # fmt: skip
+    parser.add_argument("--plots", action="store_true", help="also measure what only plots show")
     parser.add_argument("--fresh", action="store_true", help="load anew what is kept there")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.only if not named([name])]
@@ -74,16 +77,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     sizes = sizes_of(options)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # leave no process behind
-    with directory_of(options) as directory:
-        run = Run(
-            engines.present(options.engines), named(options.only), sizes, directory, tables.progress
-        )
-        lines = list(run.lines())
-        tables.show(lines)
-        if options.out:
-            with open(options.out, "w", encoding="utf-8") as file:
-                json.dump(document(lines, sizes, directory), file, indent=1)
-                file.write("\n")
+    present = engines.present(options.engines)
+    if options.check_syncs:
+        syncs.report(present)
+    else:
+        with directory_of(options) as directory:
+            measure(options, present, sizes, directory)
+
+
+def measure(
+    options: argparse.Namespace, present: Sequence[str], sizes: Sizes, directory: str
+) -> None:
+    rows = named(options.only, plots=options.plots)
+    lines = list(Run(present, rows, sizes, directory, tables.progress).lines())
+    tables.show([line for line in lines if line.row.name not in PLOTTED or options.only])
+    if options.out:
+        with open(options.out, "w", encoding="utf-8") as file:
+            json.dump(document(lines, sizes, directory), file)
+            file.write("\n")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ by Jim Gray et al., "Quickly generating billion-record synthetic databases" (199
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Final
 
@@ -29,7 +30,7 @@ def fnv64(number: int) -> int:
 
 def zeta(count: int, theta: float = THETA) -> float:
     """The sum of 1 / i ** theta for i from 1 to ``count``."""
-    return sum(1 / number**theta for number in range(1, count + 1))
+    return math.fsum(number**-theta for number in range(1, count + 1))
 
 
 class Zipfian:

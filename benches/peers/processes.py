@@ -32,7 +32,7 @@ class Session:
         self.engine = engine(name)
         self._opened: Engine | None = None
 
-    def open(self, path: str, **tuning: Any) -> None:
+    def open(self, path: str, /, **tuning: Any) -> None:
         self._opened = self.engine(path, Tuning(**tuning))
 
     @property

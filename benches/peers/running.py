@@ -44,9 +44,10 @@ class Run:
 
     def _measure(self, group: Group, lines: dict[str, Line]) -> None:
         engines = [name for name in self.engines if _takes_part(name, group)]
-        for turn in range(self.sizes.repeats):
+        turns = 1 if group.plotted else self.sizes.repeats
+        for turn in range(turns):
             for name in engines:
-                self.say(f"{group.name}: {name}, turn {turn + 1} of {self.sizes.repeats}")
+                self.say(f"{group.name}: {name}, turn {turn + 1} of {turns}")
                 for measured in self._one(group, name, list(lines), turn):
                     if measured.row in lines:
                         lines[measured.row].cells.setdefault(name, Cell()).add(measured)

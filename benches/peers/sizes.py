@@ -24,6 +24,7 @@ class Sizes:
     operations: int = 200_000  # of each workload
     tasks: int = 1000
     course_seconds: float = 20.0  # of watching the throughput over time
+    most_growth: int = 10_000_000  # keys, where the cost is measured against their number
     cache_bytes: int = 512 * MIB  # for reading after reopening and for YCSB
     memtable_bytes: int = 64 * MIB
 
@@ -42,5 +43,6 @@ QUICK: Final = Sizes(
     records=1_000,
     operations=1_000,
     tasks=20,
-    course_seconds=0.2,
+    course_seconds=0.6,
+    most_growth=2_000,
 )

@@ -78,7 +78,7 @@ class Group:
     engines: Callable[[type[Engine]], bool] = lambda engine: True
     """Whether an engine takes part."""
     plotted: bool = False
-    """Whether it is measured for a plot: it is not in the table, and left out unless asked for."""
+    """Whether it is for a plot only: not in the table, in one turn, and only if asked for."""
     size: Callable[[Sizes], int] = lambda sizes: sizes.keys
     """How many keys it is about, for engines that can hold so many."""
 

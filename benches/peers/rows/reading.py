@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import Final
 
@@ -53,7 +53,7 @@ def _multiget(session: Session, task: Task, wanted: list[bytes]) -> Measured:
     check(len(get_many(wanted[:1])) == 1)
     groups = [wanted[at : at + AT_ONCE] for at in range(0, len(wanted), AT_ONCE)]
 
-    def work(some: list[list[bytes]]) -> None:
+    def work(some: Sequence[list[bytes]]) -> None:
         for group in some:
             get_many(group)
 
@@ -102,7 +102,8 @@ def _ranges(session: Session, task: Task) -> Iterator[Measured]:
     numbers = picked(2 * task.sizes.scans, last, task.turn)
     starts = list(map(key, numbers))
     _open(session, task)
-    scan_from, found = session.opened.scan_from, []
+    scan_from = session.opened.scan_from
+    found: list[int] = []
 
     def walk(count: int, among: list[bytes]) -> Done:
         found.clear()

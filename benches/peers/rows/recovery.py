@@ -1,8 +1,8 @@
 """Opening after ``kill -9`` with everything in the log, up to the first get that is answered.
 
-The puts were single ones, in random order; the engine was told to keep so many in its log. SQLite
-got them in batches, and only as many as 20 seconds allow: its log holds whole pages. What the kill
-left is copied for every turn.
+The puts were single ones, in random order; the engine was told to keep them all in its log. SQLite
+gets a tenth of them: its log holds a whole page for each. What the kill left is copied for every
+turn.
 """
 
 from __future__ import annotations
