@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -26,6 +26,8 @@ from kvstore.errors import FormatVersionError, KeyTooLongError, ValueTooLongErro
 
 if TYPE_CHECKING:
     import typing_extensions  # which every type checker knows
+
+    from wal import Group
 
     Buffer: TypeAlias = typing_extensions.Buffer
 else:
@@ -42,7 +44,6 @@ _HEAD: Final = struct.Struct("<BQ")
 HEAD_BYTES: Final = _HEAD.size
 SINGLE_BYTES: Final = HEAD_BYTES + 1
 """The head of a single mutation."""
-_VERSION_BYTE: Final = bytes([VERSION])
 _PUT_OP: Final = bytes([PUT])
 _OPS: Final = frozenset((DELETE, PUT))
 _PLAIN_VALUES: Final = frozenset((bytes, type(None)))
@@ -129,28 +130,32 @@ def decode(chunks: Sequence[bytes]) -> dict[bytes, bytes | None]:
     return mutations
 
 
-def single_puts(
-    entries: Sequence[bytes | list[bytes]],
-) -> tuple[Sequence[bytes], Sequence[bytes]] | None:
-    """The keys and the values of entries each of which is one put; None where one is not.
+def single_puts(group: Group) -> Iterator[tuple[bytes, bytes]] | None:
+    """The keys and values in a group of entries each of which is one put; None where one is not.
 
-    No Python step for a single entry: 0.1 us each, where :func:`decode` takes 1.6.
-
-    >>> single_puts([encode_put(b"k", b"v"), encode_put(b"l", b"w")])
-    ((b'k', b'l'), (b'v', b'w'))
-    >>> single_puts([encode_put(b"k", b"v"), encode_delete(b"k")]) is None
-    True
+    No Python step for a single entry: 0.05 us each, 0.15 if they are not laid out alike, where
+    :func:`decode` takes 1.6.
     """
+    columns = group.columns
+    if columns is not None:
+        sound = (
+            len(columns.lengths) == 3
+            and columns.lengths[0] == SINGLE_BYTES
+            and set(columns.byte(0, 0)) == {VERSION}
+            and set(columns.byte(0, HEAD_BYTES)) == {PUT}
+        )
+        return columns.chunks(1, 2) if sound else None  # type: ignore[return-value]
+    entries = group.items
     if set(map(type, entries)) != {list} or set(map(len, entries)) != {3}:
         return None
     heads, keys, values = zip(*entries, strict=True)
     joined = b"".join(heads)
     sound = (
         set(map(len, heads)) == {SINGLE_BYTES}
-        and joined[::SINGLE_BYTES] == _VERSION_BYTE * len(heads)
-        and joined[HEAD_BYTES::SINGLE_BYTES] == _PUT_OP * len(heads)
+        and set(joined[::SINGLE_BYTES]) == {VERSION}
+        and set(joined[HEAD_BYTES::SINGLE_BYTES]) == {PUT}
     )
-    return (keys, values) if sound else None
+    return zip(keys, values, strict=True) if sound else None
 
 
 def time_of(chunks: Sequence[bytes]) -> int:

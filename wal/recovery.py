@@ -119,7 +119,7 @@ def show(judgement: Judgement, manager: LogManager) -> int:
                 break
             if not isinstance(frame, Group):
                 recover(frame)
-            elif frame.items:  # else it is a witness
+            elif len(frame):  # else it is a witness
                 recover_group(frame)
             shown += frame.last_id - frame.first_id + 1
             if frame.last_id > last:

@@ -126,12 +126,12 @@ class Checkpoint(LogManager):
 
     def recover_group(self, group: Group) -> None:
         """Take over many entries at once, where they are single puts that no table holds."""
-        puts = single_puts(group.items) if group.first_id > self._covered else None
+        puts = single_puts(group) if group.first_id > self._covered else None
         if puts is None:
             super().recover_group(group)
         else:
-            self.memtable.replay(group.last_id, group.segment_id, zip(*puts, strict=True))
-            self.replayed += len(group.items)
+            self.memtable.replay(group.last_id, group.segment_id, puts)
+            self.replayed += len(group)
 
     def committed(self, entry_id: EntryId, segment_id: int, chunks: Sequence[bytes]) -> None:
         """Show what was just committed."""

@@ -220,11 +220,11 @@ class TestCheckpoints:
             disk.checkpoint_now()
             assert disk.contents() == {b"big": big, b"small": b"1"}
 
-    @pytest.mark.parametrize("puts", [0, 1, 5])
+    @pytest.mark.parametrize("puts", [0, 1, 5, 100])
     def test_replay_of_what_was_written_together(self, memory, puts):
         """Single puts, taken over a group at a time, and among other entries one by one."""
         others = [{b"a": None}, {b"a": b"4", b"": b""}, {b"q": None, b"r": None}, {b"z": b"5"}]
-        batches = [{b"abc"[n % 3 :][:1]: b"%d" % n} for n in range(puts)]
+        batches = [{b"abc"[n % 3 :][:1]: b"%02d" % n} for n in range(puts)]
         for mixed in (batches, batches + others[:1], others + batches, others[3:] + batches):
             files, expected = MemoryFileSystem(), {}
             with Disk(files, "/db") as disk:
@@ -245,10 +245,13 @@ class TestCheckpoints:
             (9, 0, CorruptStoreError, "entry 2 .* is no mutation"),
         ],
     )
-    def test_one_bad_head_among_single_puts(self, memory, position, byte, error, reason):
+    @pytest.mark.parametrize(("count", "digits"), [(3, 1), (40, 2), (40, 1)])
+    def test_one_bad_head_among_single_puts(
+        self, memory, position, byte, error, reason, count, digits
+    ):
         with Disk(memory, "/db") as disk:
-            for number in range(3):
-                chunks = encode({b"k": b"%d" % number})
+            for number in range(count):
+                chunks = encode({b"k": b"%0*d" % (digits, number)})
                 if number == 1:
                     head = bytearray(chunks[0])
                     head[position] = byte

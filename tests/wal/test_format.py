@@ -307,8 +307,9 @@ def test_group_headers_that_cannot_be(
     count: int, chunks: int, length: int, durable_id: int
 ) -> None:
     head = fmt.GROUP.pack(HEADER.mark, fmt.GROUP_TAG, 5, durable_id, count, chunks, length)
-    head += fmt.CRC.pack(crc32c(head, fmt.seed_at(HEADER.seed, 100)))
-    assert fmt.decode_group_header(HEADER.seed, 100, head, 0) is None
+    start = fmt.seed_at(HEADER.seed, 100)
+    head += fmt.CRC.pack(crc32c(head, start))
+    assert fmt.decode_group_header(start, head, 0) is None
 
 
 # -- evidence --------------------------------------------------------------------------------------

@@ -78,7 +78,8 @@ def find_frame(
 
 def opens_frame(source: FrameSource, data: bytes, at: int, offset: int) -> bool:
     """Whether a header that is valid by its own crc is at ``data[at:]``."""
-    if fmt.decode_group_header(source.seed, offset, data, at) is not None:
+    start = fmt.seed_at(source.seed, offset)
+    if fmt.decode_group_header(start, data, at) is not None:
         return True
     end = at + fmt.ENTRY.size
     if len(data) < end + fmt.CRC.size or data[at + 4] != fmt.ENTRY_TAG:
@@ -98,7 +99,7 @@ def kind_of(frame: Frame) -> str:
     """What a frame is called: ``entry`` (streamed), ``group`` or ``witness`` (an empty group)."""
     if not isinstance(frame, Group):
         return "entry"
-    return "group" if frame.items else "witness"
+    return "group" if len(frame) else "witness"
 
 
 class ForgivingFile:

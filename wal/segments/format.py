@@ -36,6 +36,9 @@ END: Final = struct.Struct("<BI")  # tag, chunk count; then the crc
 GROUP: Final = struct.Struct("<4sBQQIII")  # mark, tag, first id, durable id, count, chunks, length
 CRC: Final = struct.Struct("<I")
 
+_GROUP_AND_CRC: Final = struct.Struct(GROUP.format + "I")
+_new_tuple: Final = tuple.__new__  # 0.1 us; 0.3 through _make
+
 ENTRY_BYTES: Final = ENTRY.size + CRC.size
 CHUNK_OVERHEAD: Final = CHUNK.size + CRC.size
 END_BYTES: Final = END.size + CRC.size
@@ -228,21 +231,21 @@ class GroupHeader(NamedTuple):
     count: int  # type: ignore[assignment]  # tuple.count gives way
     chunks: int
     length: int
+    crc: int
 
 
-def decode_group_header(seed: int, offset: int, data: bytes, at: int) -> GroupHeader | None:
-    """The group header at ``data[at:]``, at ``offset`` in the file; None if it is not valid."""
+def decode_group_header(start: int, data: bytes, at: int) -> GroupHeader | None:
+    """The group header at ``data[at:]``, if it is valid. ``start`` is :func:`seed_at` its place."""
     if len(data) < at + GROUP_BYTES:
         return None
-    crc = crc32c(data[at : at + GROUP.size], seed_at(seed, offset))
-    if CRC.unpack_from(data, at + GROUP.size)[0] != crc:
-        return None
-    group = GroupHeader._make(GROUP.unpack_from(data, at))
+    group = _new_tuple(GroupHeader, _GROUP_AND_CRC.unpack_from(data, at))
+    _, tag, first_id, durable_id, count, chunks, length, crc = group
     sound = (
-        group.tag == GROUP_TAG
-        and group.durable_id < group.first_id
-        and group.length <= MAX_GROUP_PAYLOAD + ITEM_OVERHEAD
-        and max(group.count, group.chunks) <= group.length
+        tag == GROUP_TAG
+        and durable_id < first_id
+        and count <= length >= chunks
+        and length <= MAX_GROUP_PAYLOAD + ITEM_OVERHEAD
+        and crc == crc32c(data[at : at + GROUP.size], start)
     )
     return group if sound else None
 
@@ -254,7 +257,7 @@ def decode_payload(payload: bytes, count: int, chunks: int) -> list[Item] | None
     own size; the shape (``count`` items, bytes or lists of bytes, ``chunks`` in all) is checked
     after.
     """
-    longest = max(count, chunks)
+    longest = count if count > chunks else chunks
     items = _unpack_one_by_one(payload, count) if longest > SHORT else None
     if items is None:
         if not is_affordable(payload, longest):

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from wal.positions import EntryId, LogPosition
 from wal.segments.chunks import ChunkReader
-from wal.segments.format import Item
+from wal.segments.format import GroupHeader, Item
+from wal.segments.uniform import Columns
 
 if TYPE_CHECKING:
     from wal.segments.reader import FrameSource
@@ -64,16 +65,16 @@ class Entry:
 class Group:
     """Entries that were written together, with one header and one checksum: a valid group frame.
 
-    ``items`` are the entries: bytes for one chunk, else a list of bytes; they have the ids from
-    ``first_id`` to ``last_id``. The lists must not be changed.
+    They have the ids from ``first_id`` to ``last_id``.
     """
 
     __slots__ = (
         "_first_chunks",
+        "_items",
+        "columns",
         "durable_id",
         "end",
         "first_id",
-        "items",
         "last_id",
         "offset",
         "source",
@@ -84,18 +85,34 @@ class Group:
         source: FrameSource,
         offset: int,
         end: int,
-        first_id: int,
-        durable_id: int,
-        items: list[Item],
+        header: GroupHeader,
+        content: list[Item] | Columns,
     ) -> None:
         self.source = source
         self.offset = offset
         self.end = end
-        self.first_id = first_id
-        self.last_id = first_id + len(items) - 1  # below first_id for a witness
-        self.durable_id = durable_id
-        self.items = items
+        self.first_id = header.first_id
+        self.last_id = header.first_id + header.count - 1  # below first_id for a witness
+        self.durable_id = header.durable_id
+        self._items: list[Item] | None
+        self.columns: Columns | None
+        """The chunks by number, where all entries are laid out alike, and are not few; or None."""
+        if isinstance(content, Columns):
+            self._items, self.columns = None, content
+        else:
+            self._items, self.columns = content, None
         self._first_chunks: list[int] | None = None
+
+    def __len__(self) -> int:
+        return self.last_id - self.first_id + 1
+
+    @property
+    def items(self) -> list[Item]:
+        """The entries: bytes for one chunk, else a list of bytes. They must not be changed."""
+        if self._items is None:
+            assert self.columns is not None
+            self._items = self.columns.items()
+        return self._items
 
     def entries(self) -> Iterator[Entry]:
         """The group's entries, in order."""

@@ -20,6 +20,7 @@ from wal.segments import format as fmt
 from wal.segments.chunks import PIECE, ChunkReader
 from wal.segments.format import SegmentHeader
 from wal.segments.frames import Extent, Frame, Group, StreamedEntry
+from wal.segments.uniform import Columns, columns_of
 
 WINDOW: Final = 4 << 20
 _LARGE: Final = 4096  # from here on a memoryview costs less than a copy of the slice
@@ -83,7 +84,7 @@ class FrameSource:
     def group_at(self, offset: int, stop: int) -> Group | None:
         """The group frame at an offset, if a whole valid one is there and ends before ``stop``."""
         head = self.file.read_at(offset, fmt.GROUP_BYTES)
-        header = fmt.decode_group_header(self.seed, offset, head, 0)
+        header = fmt.decode_group_header(fmt.seed_at(self.seed, offset), head, 0)
         if header is None or offset + fmt.GROUP_BYTES + header.length + fmt.CRC.size > stop:
             return None
         rest = self.file.read_at(offset + fmt.GROUP_BYTES, header.length + fmt.CRC.size)
@@ -173,21 +174,23 @@ def _group(source: FrameSource, data: bytes, base: int, at: int) -> Group | str 
     if len(data) < at + fmt.GROUP_BYTES:
         return _MORE
     offset = base + at
-    head = fmt.decode_group_header(source.seed, offset, data, at)
+    start = crc32c(offset.to_bytes(8, "little"), source.seed)
+    head = fmt.decode_group_header(start, data, at)
     if head is None or head.mark != source.mark:
         return None
-    start = at + fmt.GROUP_BYTES
-    end = start + head.length
+    begin = at + fmt.GROUP_BYTES
+    end = begin + head.length
     if len(data) < end + fmt.CRC.size:
         return _MORE
-    payload = data[start:end]
-    if fmt.CRC.unpack_from(data, end)[0] != crc32c(payload, fmt.seed_at(source.seed, offset)):
+    payload = data[begin:end]
+    if fmt.CRC.unpack_from(data, end)[0] != crc32c(payload, start):
         return None
-    items = fmt.decode_payload(payload, head.count, head.chunks)
-    if items is None:
-        return None
-    end += base + fmt.CRC.size
-    return Group(source, offset, end, head.first_id, head.durable_id, items)
+    content: Columns | list[fmt.Item] | None = columns_of(payload, head.count, head.chunks)
+    if content is None:
+        content = fmt.decode_payload(payload, head.count, head.chunks)
+        if content is None:
+            return None
+    return Group(source, offset, base + end + fmt.CRC.size, head, content)
 
 
 def _entry_header(source: FrameSource, data: bytes, offset: int) -> tuple[int, int] | None:

@@ -23,6 +23,7 @@ from wal.positions import MAX_ID, LogPosition
 from wal.segments import format as fmt
 from wal.segments import reader
 from wal.segments.lifecycle import segment_name
+from wal.segments.uniform import columns_of
 
 EVERY_BYTE = DumpOptions(frozenset(), "hex", 0, None, False)
 
@@ -155,6 +156,8 @@ def group(data):
     if max(count, chunks) > len(payload):
         return  # decode_group_header has refused it
     items = fmt.decode_payload(payload, count, chunks)
+    columns = columns_of(payload, count, chunks)
+    assert columns is None or columns.items() == items
     if items is None:
         return
     found = 0
