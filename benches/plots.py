@@ -1,4 +1,4 @@
-"""Draw what ``benches.peers`` saved: ``python -m benches.plots FILE.json DIR``. Needs matplotlib."""
+"""Draw what ``benches.peers`` saved: ``python -m benches.plots FILE.json DIR`` (matplotlib)."""
 
 from __future__ import annotations
 
@@ -47,9 +47,8 @@ def ratios(lines: Lines) -> Figure:
     axes.axvline(0, color="black", linewidth=0.8)
     ends = math.floor(min(values, default=0)) - 1, math.ceil(max(values, default=0)) + 1
     axes.set_xlim(*ends)
-    axes.set_xticks(
-        range(ends[0], ends[1] + 1), [f"{2.0**at:g}" for at in range(ends[0], ends[1] + 1)]
-    )
+    ticks = range(ends[0], ends[1] + 1)
+    axes.set_xticks(ticks, [f"{2.0**at:.2g}" for at in ticks])
     axes.set_xlabel("kvstore to the best peer: longer to the right is better")
     axes.tick_params(axis="y", labelsize=8)
     return figure
@@ -97,7 +96,7 @@ def latency(lines: Lines) -> Figure:
 
 def growth(lines: Lines) -> Figure:
     """What a get and a put cost against the number of keys."""
-    figure = Figure(figsize=(9, 4))
+    figure = Figure(figsize=(9, 4), layout="constrained")
     for place, (what, title) in enumerate({"gets": "a get", "puts": "a put"}.items(), 1):
         axes = figure.add_subplot(1, 2, place)
         there = [lines[name] for name in ALL if name in lines]
@@ -144,7 +143,8 @@ def _engines(lines: Sequence[Line]) -> list[str]:
 def draw(document: dict[str, Any], directory: str) -> list[str]:
     """Draw all that there are figures for; the names of the files."""
     lines = {line.row.name: line for line in lines_of(document)}
-    mpl.rcParams["svg.hashsalt"] = "kvstore"  # the same figures make the same file
+    # The same figures make the same file; text stays text.
+    mpl.rcParams.update({"svg.hashsalt": "kvstore", "svg.fonttype": "none"})
     drawn = []
     for name, (plot, needed) in PLOTS.items():
         if lines.keys() >= set(needed):

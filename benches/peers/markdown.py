@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from benches.peers.results import OURS, Line, in_order, lines_of
+from benches.peers.results import Line, in_order, lines_of
 from benches.peers.rows.catalogue import GROUPS
 from benches.peers.tables import number, spread
 
@@ -85,7 +85,7 @@ def settings(document: dict[str, Any]) -> str:
     rows = [
         [name, versions.get(name) or "", how]
         for name, how in document["engines"].items()
-        if name.partition("@")[0] != OURS or name == OURS
+        if "@" not in name
     ]
     return _columns(["engine", "version", "how it is used"], rows)
 

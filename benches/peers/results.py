@@ -55,9 +55,9 @@ class Line:
     cells: dict[str, Cell] = field(default_factory=dict)
 
     def best_peer(self) -> str | None:
-        """The best of the engines that are not kvstore."""
+        """The best of the engines that are not kvstore, in whatever way."""
         peers = {
-            name: cell.median for name, cell in self.cells.items() if name.partition("@")[0] != OURS
+            name: cell.median for name, cell in self.cells.items() if not name.startswith(OURS)
         }
         if not peers:
             return None

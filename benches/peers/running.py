@@ -46,7 +46,7 @@ class Run:
         engines = [name for name in self.engines if _takes_part(name, group)]
         turns = 1 if group.plotted else self.sizes.repeats
         for turn in range(turns):
-            for name in engines:
+            for name in (name for name in engines if turn < engine(name).turns):
                 self.say(f"{group.name}: {name}, turn {turn + 1} of {turns}")
                 for measured in self._one(group, name, list(lines), turn):
                     if measured.row in lines:

@@ -13,7 +13,8 @@ class Sizes:
     keys: int = 1_000_000
     repeats: int = 3
     seconds: float = 3.0  # at most in a cell that counts what it has done
-    sync_seconds: float = 1.0  # in a cell that waits for the disk
+    short_seconds: float = 1.5  # where it is no less told by half of that
+    sync_seconds: float = 0.8  # in a cell that waits for the disk
     floor_seconds: float = 0.3
     reads: int = 300_000
     scans: int = 20_000
@@ -21,7 +22,7 @@ class Sizes:
     logged_puts: int = 1_000_000  # in the log that is recovered
     records: int = 200_000  # of YCSB
     record_bytes: int = 1000
-    operations: int = 200_000  # of each workload
+    operations: int = 100_000  # of each workload
     tasks: int = 1000
     course_seconds: float = 20.0  # of watching the throughput over time
     most_growth: int = 10_000_000  # keys, where the cost is measured against their number
@@ -34,6 +35,7 @@ QUICK: Final = Sizes(
     keys=5_000,
     repeats=1,
     seconds=0.05,
+    short_seconds=0.05,
     sync_seconds=0.03,
     floor_seconds=0.02,
     reads=2_000,

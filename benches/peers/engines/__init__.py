@@ -23,6 +23,7 @@ Range = Callable[[bytes, int], Sequence[tuple[bytes, bytes]]]
 
 ENGINES: Final = {
     "kvstore": "benches.peers.engines.kvstore:Kvstore",
+    "kvstore-write": "benches.peers.engines.kvstore:WrittenKvstore",
     "lmdb": "benches.peers.engines.lmdb:Lmdb",
     "lmdb-fresh": "benches.peers.engines.lmdb:FreshLmdb",
     "lmdb-writemap": "benches.peers.engines.lmdb:WritemapLmdb",
@@ -85,6 +86,8 @@ class Engine(ABC):
     """A slow engine is not given more keys to hold than these, lest the run takes hours."""
     seconds: ClassVar[float] = 3.0
     """How long a cell may take; slow engines get less of the run."""
+    turns: ClassVar[int] = 100
+    """It is measured so many times at most."""
     settings: ClassVar[str] = ""
     """How it is used, in a line for the report."""
 

@@ -12,6 +12,7 @@ from benches.peers.engines import Engine, Get, Items, Put, Tuning, UnsupportedEr
 class DbmGnu(Engine):
     most_keys = 100_000
     seconds = 1.0
+    turns = 1
     settings = 'durable: flag "s" (each write is synced), else "f"; its batches are not atomic'
 
     def __init__(self, path: str, tuning: Tuning) -> None:

@@ -16,6 +16,7 @@ class Diskcache(Engine):
     package = "diskcache"
     most_keys = 100_000
     seconds = 1.0
+    turns = 1
     settings = "eviction_policy=none, nothing culled; durable: sqlite_synchronous=2 (FULL), else 1"
 
     def __init__(self, path: str, tuning: Tuning) -> None:

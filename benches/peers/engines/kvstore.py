@@ -12,12 +12,13 @@ class Kvstore(Engine):
     has_log = True
     has_tasks = True
     settings = "durable: FSYNC; else BUFFER"
+    otherwise = kvstore.Durability.BUFFER
+    """What a write waits for that need not be durable."""
 
     def __init__(self, path: str, tuning: Tuning) -> None:
-        durability = kvstore.Durability.FSYNC if tuning.durable else kvstore.Durability.BUFFER
         self._db = kvstore.open(
             path,
-            durability=durability,
+            durability=kvstore.Durability.FSYNC if tuning.durable else self.otherwise,
             cache_bytes=tuning.cache_bytes,
             memtable_bytes=tuning.memtable_bytes,
             log_segment_bytes=tuning.log_bytes or None,
@@ -79,3 +80,12 @@ class Kvstore(Engine):
 
     def close(self) -> None:
         self._db.close()
+
+
+class WrittenKvstore(Kvstore):
+    """Each write is handed to the system: what a killed process leaves, as with most peers."""
+
+    only = frozenset({"write"})
+    turns = 1
+    settings = "not durable: WRITE"
+    otherwise = kvstore.Durability.WRITE

@@ -14,6 +14,7 @@ class Sqlitedict(Engine):
     package = "sqlitedict"
     most_keys = 100_000
     seconds = 1.0
+    turns = 1
     settings = (
         "journal_mode=WAL, nothing pickled; durable: synchronous=FULL, a commit for each put that "
         "waits; else NORMAL, a commit for each put, waited for once a chunk"

@@ -28,8 +28,8 @@ def _at_random(session: Session, task: Task) -> Iterator[Measured]:
     order = shuffled(task.keys, task.turn)
     everything = items(order, seed=task.turn)
     _open(session, task)
-    opened, most = session.opened, seconds(session, task)
-    filled = bounded(opened.put_each, everything, most)
+    opened, less = session.opened, min(task.sizes.short_seconds, seconds(session, task))
+    filled = bounded(opened.put_each, everything, seconds(session, task))
     del everything
     yield filled.measured("fillrandom")
     there = order[: filled.count]
@@ -37,10 +37,10 @@ def _at_random(session: Session, task: Task) -> Iterator[Measured]:
         yield _read_hot(session, task, there)
     if "overwrite" in task.rows:
         again = items([there[n] for n in picked(task.keys, len(there), task.turn)], seed=1)
-        yield bounded(opened.put_each, again, most).measured("overwrite")
+        yield bounded(opened.put_each, again, less).measured("overwrite")
     if "deleterandom" in task.rows:
         gone = [key(there[n]) for n in shuffled(len(there), 1)]
-        yield bounded(opened.delete_each, gone, most).measured("deleterandom")
+        yield bounded(opened.delete_each, gone, less).measured("deleterandom")
 
 
 def _read_hot(session: Session, task: Task, there: Sequence[int]) -> Measured:
