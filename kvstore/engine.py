@@ -11,7 +11,7 @@ from typing import Final
 from kvstore.config import Options
 from kvstore.errors import StoreClosedError, StoreError, translate
 from kvstore.memory.memtable import Memtable
-from kvstore.memory.pinned import PageWalk, Pinned
+from kvstore.memory.pinned import PageWalk, Pinned, walk
 from kvstore.memory.state import State, find_in_runs
 from kvstore.ranges import Range
 from kvstore.tables.cache import Cache
@@ -100,8 +100,7 @@ class Engine:
 
     def walk(self, wanted: Range, most: int | None, *, reverse: bool) -> PageWalk:
         """Walk a range as it is at this moment."""
-        pinned = self.pinned()
-        return pinned.walk(wanted, most, reverse=reverse, release=True)
+        return walk(self, wanted, most, reverse=reverse)
 
     def load(self, key: bytes, value: Value) -> bytes | None:
         """A value as bytes. One whose place in the log is gone by now is looked up again."""

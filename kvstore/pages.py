@@ -27,8 +27,11 @@ def merge_pages(
     """
     sources = list(sources)
     if len(sources) == 1:
-        yield from _shown(sources[0], drop_tombstones)
-        return
+        return _shown(sources[0], drop_tombstones)
+    return _merged(sources, reverse, drop_tombstones)
+
+
+def _merged(sources: list[Iterator[Page]], reverse: bool, drop_tombstones: bool) -> Iterator[Page]:
     heads = [head for head in map(_Head, sources) if head.has_more()]
     while len(heads) > 1:
         page = _overlay(_take_backward(heads) if reverse else _take_forward(heads))
@@ -44,8 +47,9 @@ def merge_pages(
 
 def _shown(pages: Iterator[Page], drop_tombstones: bool) -> Iterator[Page]:
     """The pages of one source by itself."""
-    for each in pages:
-        page = without_tombstones(each) if drop_tombstones else each
+    for page in pages:
+        if drop_tombstones and type(page) is not PlainPage:
+            page = without_tombstones(page)
         if page[0]:
             yield page
 
@@ -121,7 +125,7 @@ def _overlay(parts: list[Page]) -> Page:
 def without_tombstones(page: Page) -> Page:
     """A page without the keys that are deleted."""
     keys, values = page
-    if type(page) is PlainPage or None not in values:
+    if None not in values:
         return page
     kept = [(key, value) for key, value in zip(keys, values, strict=False) if value is not None]
     return [key for key, _ in kept], [value for _, value in kept]

@@ -64,6 +64,8 @@ def part_of(page: Page, first: int, last: int) -> Page:
     ([b'b'], [b'2'])
     """
     keys, values = page
+    if first == 0 and last == len(keys):
+        return page
     part = keys[first:last], values[first:last]
     return PlainPage(part) if type(page) is PlainPage else part
 

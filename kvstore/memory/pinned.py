@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from kvstore.engine import Engine
 
 _FIRST_PAGE: Final = 32
+_LEAST_SHARE: Final = 8
+"""Of some items that are wanted each of several runs is asked for twice its share, and so many."""
 _NOTHING: Final = State((Layer(0, threading.Lock()),), ())
 
 
@@ -52,6 +54,39 @@ class PageWalk:
         self._pages = iter(())
         if owned is not None:
             owned.release()
+
+
+def walk(engine: Engine, wanted: Range, most: int | None, *, reverse: bool) -> PageWalk:
+    """Walk a range as it is at this moment; pins the state only where it may change."""
+    engine.check()
+    state = engine.memtable.state
+    if not state.settled:
+        return Pinned(engine).walk(wanted, most, reverse=reverse, release=True)
+    return PageWalk(_settled_pages(engine, state, wanted, most, reverse), None)
+
+
+def _settled_pages(
+    engine: Engine, state: State, wanted: Range, most: int | None, reverse: bool
+) -> Iterator[Page]:
+    for page in merge_pages(_settled_sources(state, wanted, most, reverse), reverse=reverse):
+        engine.check()
+        yield page
+    engine.check()
+
+
+def _settled_sources(
+    state: State, wanted: Range, most: int | None, reverse: bool
+) -> list[Iterator[Page]]:
+    """What a state has of a range, newest first, without its active layer."""
+    low, high = wanted
+    first = _FIRST_PAGE if most is None else max(1, most)
+    sources = [layer.pages(low, high, None, first, reverse=reverse) for layer in state.layers[1:]]
+    keep, runs = most is not None, state.runs
+    if keep and len(runs) > 1:
+        most = 2 * first // len(runs) + _LEAST_SHARE
+    return sources + [
+        run.pages(low, high, reverse=reverse, fill_cache=keep, most=most) for run in runs
+    ]
 
 
 class Pinned:
@@ -118,16 +153,13 @@ class Pinned:
             yield page
         self.check()  # that there is no more was found out of a state that is still held
 
-    def sources(self, wanted: Range, most: int | None, reverse: bool) -> Iterator[Iterator[Page]]:
+    def sources(self, wanted: Range, most: int | None, reverse: bool) -> list[Iterator[Page]]:
         """What the state has of a range, newest first."""
-        low, high = wanted
-        first = _FIRST_PAGE if most is None else max(1, most)
-        for layer in self.state.layers:
-            if layer.values:
-                epoch = self.epoch if layer is self.layer else None
-                yield layer.pages(low, high, epoch, first, reverse=reverse)
-        for run in self.state.runs:
-            yield run.pages(low, high, reverse=reverse, fill_cache=most is not None)
+        sources = _settled_sources(self.state, wanted, most, reverse)
+        if self.layer.values:
+            first = _FIRST_PAGE if most is None else max(1, most)
+            sources.insert(0, self.layer.pages(*wanted, self.epoch, first, reverse=reverse))
+        return sources
 
     def load(self, key: bytes, value: Value) -> bytes | None:
         """A value that was found here, as bytes."""

@@ -27,6 +27,18 @@ class State:
         maps = tuple(layer.values for layer in layers)
         self.maps = maps if arriving is None else (arriving, *maps)
 
+    @property
+    def settled(self) -> bool:
+        """Whether all that is in it stays as it is, without being pinned.
+
+        So it is while the active layer is empty: what came into that since is not of this state.
+        A batch that is arriving is not shown yet to who walks; large values need their segments.
+        """
+        layers = self.layers
+        if layers[0].values or len(self.maps) != len(layers):
+            return False
+        return len(layers) == 1 or not any(layer.has_large for layer in layers)
+
 
 def find_in_runs(runs: tuple[SortedRun, ...], key: bytes) -> Found:
     """What the newest run that has the key says, or MISSING."""

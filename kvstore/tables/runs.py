@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from kvstore.tables.table import Table
 from kvstore.values import MISSING, Found, Page
@@ -39,13 +40,27 @@ class SortedRun:
         return MISSING
 
     def pages(
-        self, low: bytes, high: bytes | None, *, reverse: bool = False, fill_cache: bool = True
+        self,
+        low: bytes,
+        high: bytes | None,
+        *,
+        reverse: bool = False,
+        fill_cache: bool = True,
+        most: int | None = None,
     ) -> Iterator[Page]:
-        """As a table's."""
-        for table in reversed(self.tables) if reverse else self.tables:
-            record = table.record
-            if record.high is not None and record.high < low:
-                continue
-            if high is not None and high <= record.low:
-                continue
-            yield from table.pages(low, high, reverse=reverse, fill_cache=fill_cache)
+        """As a table's. O(log n) in the number of tables."""
+        tables = self._between(low, high)
+        pages = (
+            table.pages(low, high, reverse=reverse, fill_cache=fill_cache, most=most)
+            for table in (reversed(tables) if reverse else tables)
+        )
+        return next(pages) if len(tables) == 1 else chain.from_iterable(pages)
+
+    def _between(self, low: bytes, high: bytes | None) -> tuple[Table, ...]:
+        """The tables that may have keys with ``low <= key < high``."""
+        lows, tables = self._lows, self.tables
+        first = bisect_right(lows, low)
+        while first and ((top := tables[first - 1].record.high) is None or low <= top):
+            first -= 1  # more than one, where bounds are cut to the same 64 bytes
+        last = len(lows) if high is None else bisect_left(lows, high)
+        return tables[first:last]

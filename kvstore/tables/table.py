@@ -60,20 +60,40 @@ class Table:
             raise self.corrupt(DamageError("a section makes no sense")) from None
 
     def pages(
-        self, low: bytes, high: bytes | None, *, reverse: bool = False, fill_cache: bool = True
+        self,
+        low: bytes,
+        high: bytes | None,
+        *,
+        reverse: bool = False,
+        fill_cache: bool = True,
+        most: int | None = None,
     ) -> Iterator[Page]:
         """What lies in ``low <= key < high``, block by block; ``high`` None: no bound.
 
         With ``reverse`` the last page comes first; inside a page the keys ascend even then. Pages
-        may be the cache's own: they must not be changed.
+        may be the cache's own: they must not be changed. ``most``: how many items are wanted, as
+        far as is known; a page ends there.
         """
         numbers = self._blocks(low, high)
         for number in reversed(numbers) if reverse else numbers:
             page = self._page(number, keep=fill_cache)
-            if number in (numbers[0], numbers[-1]):
-                page = _cut(page, low, high)
-            if page[0]:
-                yield page
+            keys = page[0]
+            first, last = 0, len(keys)
+            if number == numbers[0]:
+                first = bisect_left(keys, low)
+            if high is not None and number == numbers[-1]:
+                last = bisect_left(keys, high, first)
+            if most is not None:
+                # Of a page of the cache each item that is copied costs, wanted or not: one item
+                # out of the middle took 5.6 us with half of its page behind it, 2.1 alone.
+                cut = max(first, last - most) if reverse else min(first + most, last)
+                near, rest = ((cut, last), (first, cut)) if reverse else ((first, cut), (cut, last))
+                most = max(0, most - (near[1] - near[0]))
+                if near[0] < near[1]:
+                    yield part_of(page, *near)
+                first, last = rest
+            if first < last:
+                yield part_of(page, first, last)
 
     def _blocks(self, low: bytes, high: bytes | None) -> range:
         """The numbers of the blocks that may have keys between the bounds."""
@@ -164,12 +184,3 @@ class Table:
         the path into a queue.
         """
         weakref.finalize(self, remove, self.path).atexit = False
-
-
-def _cut(page: Page, low: bytes, high: bytes | None) -> Page:
-    keys = page[0]
-    first = bisect_left(keys, low)
-    last = len(keys) if high is None else bisect_left(keys, high)
-    if first == 0 and last == len(keys):
-        return page
-    return part_of(page, first, last)
