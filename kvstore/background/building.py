@@ -29,7 +29,7 @@ from typing import Final, cast
 
 from kvstore.directory import temporary_name
 from kvstore.errors import CorruptStoreError, translate
-from kvstore.mutations import HEAD_BYTES, PUT, VERSION, MalformedEntryError, decode
+from kvstore.mutations import HEAD_BYTES, PUT, VERSION, MalformedEntryError, decode, single_puts
 from kvstore.pages import merge_pages, without_tombstones
 from kvstore.tables.builder import TableBuilder
 from kvstore.tables.cache import Cache
@@ -37,7 +37,15 @@ from kvstore.tables.records import TABLE_ID_BYTES, TableRecord
 from kvstore.tables.runs import SortedRun
 from kvstore.tables.table import Table
 from kvstore.values import Page, Value
-from wal import ChunkReader, CorruptLogError, Entry, SegmentDescription, SegmentReader, WalError
+from wal import (
+    ChunkReader,
+    CorruptLogError,
+    Entry,
+    Group,
+    SegmentDescription,
+    SegmentReader,
+    WalError,
+)
 from wal.files import FileSystem
 
 FILE_BYTES: Final = 256 << 20
@@ -241,17 +249,27 @@ def _newest(entries: SegmentReader, after: int, large: int) -> dict[bytes, Value
     """What the entries above ``after`` leave of each key that they touch."""
     newest: dict[bytes, Value] = {}
     try:
-        for entry in entries:
-            if entry.id <= after:
+        for frame in entries.frames():
+            puts = None
+            if isinstance(frame, Group) and frame.first_id > after:
+                puts = single_puts(frame)
+            if puts is not None:
+                newest.update(puts)
                 continue
-            chunks = entry.read_below(large)
-            if len(chunks) == 3 and _is_put(chunks):
-                newest[chunks[1]] = chunks[2]  # type: ignore[index]
-            else:
-                newest.update(values_of(entry, large, entries.path))
+            for entry in frame.entries():
+                if entry.id > after:
+                    _take_over(newest, entry, large, entries.path)
     except CorruptLogError as error:
         raise translate(error) from error
     return newest
+
+
+def _take_over(newest: dict[bytes, Value], entry: Entry, large: int, path: str) -> None:
+    chunks = entry.read_below(large)
+    if len(chunks) == 3 and _is_put(chunks):
+        newest[chunks[1]] = chunks[2]  # type: ignore[index]
+    else:
+        newest.update(values_of(entry, large, path))
 
 
 # ------------------------------------------------------------------ pages into tables

@@ -126,7 +126,7 @@ class Disk:
         self.close()
 
 
-def segment_job(files, path, batches, *, after=0, drop=False, shape=None):
+def segment_job(files, path, batches, *, after=0, drop=False, shape=None, durability=None):
     """A job over a sealed segment that holds the batches; the segment's file is a copy."""
     jobs = []
 
@@ -151,7 +151,7 @@ def segment_job(files, path, batches, *, after=0, drop=False, shape=None):
     )
     with configuration.open(Copies()) as log:
         for batch in batches:
-            log.append(encode(batch))
+            log.append(encode(batch), durability=durability)
         log.checkpoint_active(wait=True)
     (job,) = jobs
     return job

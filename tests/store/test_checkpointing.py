@@ -84,6 +84,16 @@ class TestSegmentJob:
         assert only.run(memory) == []
         assert temporaries(memory, "/e") == []
 
+    @pytest.mark.parametrize("after", [0, 1, 30, 59])
+    def test_of_what_was_written_together(self, memory, after):
+        """Single puts in groups, taken over whole where no table holds any of them."""
+        batches = [{b"%02d" % (n % 25): b"%02d" % n} for n in range(40)]
+        batches += [{b"%02d" % (n % 7): None if n % 3 else b"x"} for n in range(20)]
+        expected = {key: value for batch in batches[after:] for key, value in batch.items()}
+        durability = wal.Durability.BUFFER
+        job = segment_job(memory, "/d", batches, after=after, durability=durability)
+        assert read(memory, "/d", job.run(memory)) == expected
+
     def test_single_puts_and_long_batches(self, memory):
         batches = [{b"k%d" % n: b"v%d" % n} for n in range(100)]
         batches.append({b"l%d" % n: b"w" * 200 for n in range(3000)})  # too large for a group

@@ -10,7 +10,7 @@ from wal.errors import CorruptLogError
 from wal.files import FileSystem
 from wal.positions import EntryId
 from wal.segments import format as fmt
-from wal.segments.frames import Entry
+from wal.segments.frames import Entry, Frame
 from wal.segments.lifecycle import Segment
 from wal.segments.reader import FrameSource
 
@@ -93,10 +93,15 @@ class SegmentReader:
         return self._end
 
     def __iter__(self) -> Iterator[Entry]:
+        for frame in self.frames():
+            yield from frame.entries()
+
+    def frames(self) -> Iterator[Frame]:
+        """The same entries, those that were written together as a :class:`Group`."""
         source = self._source
         start, last = source.header.size, source.header.previous_last_id
         for frame in source.frames(start, self._end, last):
-            yield from frame.entries()
+            yield frame
             start, last = frame.end, max(last, frame.last_id)
         if last != self._last_id:
             reason = f"entries {last + 1} to {self._last_id} cannot be read"
