@@ -35,7 +35,7 @@ PYTHON = $(shell for p in $(CANDIDATES); do \
 	"$$p" -c "$(NEW_ENOUGH)" >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 endif
 
-.PHONY: help demo test test-long test-all-pythons check bench bench-peers clean
+.PHONY: help demo test test-long test-all-pythons check bench bench-peers bench-docs clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | while IFS=@ read -r t d; do \
@@ -93,6 +93,11 @@ bench: $(VENV)/installed-bench  ## the log and the store by themselves, their go
 
 bench-peers: $(VENV)/installed-bench  ## the store beside other engines, some 20 minutes
 	@$(RUN) -m benches.peers $(ARGS)
+
+bench-docs: $(VENV)/installed-bench  ## bench-peers, and its tables and plots into docs/
+	@$(RUN) -m benches.peers --plots --out docs/benchmarks.json $(ARGS)
+	@$(RUN) -m benches.plots docs/benchmarks.json docs
+	@$(RUN) -m benches.peers.markdown docs/benchmarks.json docs/benchmarks.md
 
 clean:  ## remove the environments, builds and caches
 	rm -rf "$(VENV)" .venv .venvs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,7 @@
-"""The benchmarks run to their end and tell every figure. How fast anything is, no test asserts."""
+"""The benchmarks of the log and the store run to their end and tell every figure.
+
+How fast anything is, no test asserts. Those beside other engines: test_peers.py.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,6 @@ import pytest
 
 from benches.goals import GOALS, Figure, Goal
 from benches.measuring import Pair, Sample, sample, summary
-from benches.peers.data import VALUE_BYTES
-from benches.peers.engines import ENGINES, Tuning, UnsupportedError, engine, present
-from benches.peers.processes import Session, processes
 from benches.reporting import row
 from benches.settings import FULL, MIB, label, with_sizes
 from benches.store.items import absent, items, keys, picked
@@ -51,8 +51,8 @@ FIGURES = [*LOG_FIGURES, *(f"store {name}" for name in STORE_FIGURES)]
 WITHOUT_PEERS = "store random puts/kvstore/to the best peer"
 
 
-def run(*arguments: object) -> str:
-    command = [sys.executable, "-m", "benches", "--quick", *map(str, arguments)]
+def run(*arguments: object, module: str = "benches") -> str:
+    command = [sys.executable, "-m", module, *map(str, arguments)]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
     )
@@ -64,7 +64,7 @@ def run(*arguments: object) -> str:
 def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     directory = tmp_path_factory.mktemp("benches")
     out = directory / "figures.json"
-    run("--engines", "kvstore", "--dir", directory, "--out", out)
+    run("--quick", "--engines", "kvstore", "--dir", directory, "--out", out)
     assert [path.name for path in directory.iterdir()] == [out.name]  # nothing is left behind
     document: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
     return document
@@ -90,7 +90,7 @@ def test_goals_are_for_figures_that_exist(saved: dict[str, Any]) -> None:
 
 
 def test_only_runs_what_is_named() -> None:
-    lines = run("--only", "floor", "store-transactions").splitlines()
+    lines = run("--quick", "--only", "floor", "store-transactions").splitlines()
     transactions = [name for name in FIGURES if name.startswith("store transactions")]
     named = FIGURES[: len(FULL.sizes)] + transactions
     assert [line.partition("  ")[0] for line in lines] == named
@@ -104,30 +104,6 @@ def test_sizes_can_be_set() -> None:
         with_sizes(FULL, {"engines": 1})
 
 
-@pytest.mark.parametrize("name", ENGINES)
-def test_every_engine_does_the_same(name: str, tmp_path: Path) -> None:
-    if not present([name]):
-        pytest.skip(f"{name} is not installed")
-    tuning = Tuning(cache_bytes=MIB, memtable_bytes=MIB)
-    opened = engine(name)(str(tmp_path / "store"), tuning)
-    first, second = items(0), items(1)
-    opened.write(first)
-    opened.put_each(second[:100])
-    opened.delete_each([key for key, _ in second[:5]])
-    opened.close()
-    opened = engine(name)(str(tmp_path / "store"), tuning)
-    there = [key for key, _ in first[:10] + second[10:20]]
-    assert (opened.get_each(there), opened.scan()) == (20 * VALUE_BYTES, 1095)
-    assert not opened.miss_each(absent(5, 0) + [key for key, _ in second[:5]])
-    last = max(key for key, _ in first + second[5:100])
-    try:
-        assert opened.scan_from([b"", last], 7) == 8
-        assert sorted(opened.read_range(b"", 1100)) == sorted([*first, *second[5:100]])
-    except UnsupportedError:
-        assert name in ("diskcache", "sqlitedict", "dbm.gnu")
-    opened.close()
-
-
 def test_the_worse_witness_is_believed() -> None:
     assert amplification(0.0, 5.0) == (5.0, {"told": 0.0, "by_the_process": 5.0})
     assert amplification(None, 5.0)[0] == 5.0
@@ -139,11 +115,6 @@ def test_keys_are_the_same_again() -> None:
     assert len({key for block in range(5) for key in keys(block)}) == 5000
     assert set(picked(50, 2000, 1)) <= set(keys(0) + keys(1))
     assert set(absent(50, 1)).isdisjoint(keys(0))
-
-
-def test_a_process_that_fails_ends_the_run() -> None:
-    with pytest.raises(RuntimeError, match="kvstore"), processes(["kvstore"]) as (process,):
-        process.call(Session.open, "", cache_bytes="no number")
 
 
 def test_percentiles_and_ratios() -> None:

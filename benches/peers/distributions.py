@@ -21,11 +21,11 @@ _MASK: Final = (1 << 64) - 1
 
 
 def fnv64(number: int) -> int:
-    """The FNV-1a hash of a number's eight bytes, little-endian, in 63 bits."""
+    """The FNV-1a hash of a number's eight bytes, little-endian, without its sign, as in YCSB."""
     found = _OFFSET_BASIS
     for byte in number.to_bytes(8, "little"):
         found = (found ^ byte) * _PRIME & _MASK
-    return found & _MASK >> 1
+    return min(found, _MASK + 1 - found)
 
 
 def zeta(count: int, theta: float = THETA) -> float:

@@ -1,11 +1,13 @@
 """Put a saved run's tables into a page: ``python -m benches.peers.markdown FILE.json PAGE.md``
 
-They go between ``<!-- NAME -->`` and ``<!-- end -->``; everything else of the page stays.
+They go between ``<!-- NAME -->`` and ``<!-- end -->``, and so do the plots beside the page;
+everything else of the page stays.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +25,13 @@ SECTIONS: Final = {
     "ycsb": ("ycsb",),
 }
 """The tables, with the groups of rows in each."""
+PLOTS: Final = {
+    "ratios": "Every row's ratio to the best peer",
+    "threads": "Durable puts a second against the number of threads",
+    "course": "Single puts a second over time",
+    "latency": "Percentiles of a put's latency",
+    "growth": "What a get and a put cost against the number of keys",
+}
 
 
 def pages_of(document: dict[str, Any]) -> dict[str, str]:
@@ -105,6 +114,16 @@ def machine(document: dict[str, Any]) -> str:
     return ", ".join(filter(None, told)) + "."
 
 
+def images(directory: str) -> dict[str, str]:
+    """The plots that there are, by the names of their marks."""
+    found = {}
+    for name, title in PLOTS.items():
+        file = f"benchmarks-{name}.svg"
+        there = os.path.exists(os.path.join(directory, file))
+        found[f"plot_{name}"] = f"![{title}]({file})" if there else "(not drawn yet)"
+    return found
+
+
 def _columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(each) + " |" for each in lines)
@@ -122,6 +141,7 @@ def filled(page: str, contents: dict[str, str]) -> str:
 def main(saved: str, page: str) -> None:
     with open(saved, encoding="utf-8") as file:
         contents = pages_of(json.load(file))
+    contents |= images(os.path.dirname(page))
     with open(page, encoding="utf-8") as file:
         text = file.read()
     with open(page, "w", encoding="utf-8") as file:

@@ -68,12 +68,14 @@ class Lmdb(Engine):
             found.get = reader.get
 
         def read_range(start: bytes, most: int) -> Sequence[tuple[bytes, bytes]]:
-            with reader.cursor() as cursor:
-                cursor.set_range(start)
-                return list(islice(cursor.iternext(), most))
+            return _range(reader, start, most)
 
         found = Mixed(reader.get, put, read_range)
         return found
+
+    def read_range(self, start: bytes, most: int) -> Sequence[tuple[bytes, bytes]]:
+        with self._env.begin() as transaction:
+            return _range(transaction, start, most)
 
     def delete_each(self, keys: Sequence[bytes]) -> None:
         begin = self._env.begin
@@ -117,6 +119,12 @@ class Lmdb(Engine):
     def close(self) -> None:
         self._env.sync(True)
         self._env.close()
+
+
+def _range(transaction: lmdb.Transaction, start: bytes, most: int) -> list[tuple[bytes, bytes]]:
+    with transaction.cursor() as cursor:
+        cursor.set_range(start)
+        return list(islice(cursor.iternext(), most))
 
 
 class FreshLmdb(Lmdb):

@@ -16,7 +16,6 @@ COUNTS: Final = {f"growth-{10**power}": 10**power for power in (4, 5, 6)}
 LARGE: Final = {"growth-10000000": 10**7}
 ALL: Final = {**COUNTS, **LARGE}
 MADE_AT_ONCE: Final = 100_000
-PUTS: Final = 50_000
 
 
 def _measure(session: Session, task: Task) -> Iterator[Measured]:
@@ -34,8 +33,9 @@ def _at(session: Session, task: Task, name: str, keys: int) -> Measured:
     wanted = list(map(key, picked(task.sizes.reads, keys, task.turn)))
     read(session, task, wanted)
     gets = read(session, task, wanted).measured(name)
-    puts = items(picked(PUTS, keys, task.turn))
-    done = bounded(session.opened.put_each, puts, seconds(session, task))
+    puts = items(picked(task.sizes.reads, keys, task.turn))
+    most = min(task.sizes.short_seconds, seconds(session, task))
+    done = bounded(session.opened.put_each, puts, most)
     session.close()
     return Measured(name, gets.value, {"keys": keys, "puts": done.count / done.seconds})
 
