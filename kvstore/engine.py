@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from crc32c import crc32c
+
 from kvstore.config import Options
 from kvstore.errors import StoreClosedError, StoreError, translate
 from kvstore.memory.memtable import Memtable
 from kvstore.memory.pinned import PageWalk, Pinned, walk
-from kvstore.memory.state import State, find_in_runs
+from kvstore.memory.state import State
 from kvstore.ranges import Range
 from kvstore.tables.cache import Cache
 from kvstore.values import MISSING, Found, Value, int_to_position
@@ -72,23 +74,41 @@ class Engine:
 
     def find(self, key: bytes) -> Value:
         """The value of a stored key at this moment, None where it is absent. Takes no lock."""
-        state = self.memtable.state
+        memtable, cache = self.memtable, self.cache
+        state = memtable.state
         for values in state.maps:
-            if key in values:
-                return values[key]
-        value = self.find_in_tables(state, key)
+            value: Found = values.get(key, MISSING)
+            if value is not MISSING:
+                return value  # type: ignore[return-value]
+        # As find_in_tables; a row that is kept takes 0.3 us less without its frames.
+        value = cache.rows.get(key, MISSING)
+        if value is not MISSING and memtable.state.runs is state.runs:
+            cache.hits += 1
+            return value  # type: ignore[return-value]
+        value = self._find_in_files(state, key)
         return None if value is MISSING else value  # type: ignore[return-value]
 
     def find_in_tables(self, state: State, key: bytes) -> Found:
         """What the tables of a state have of a key, through the cache of the present rows."""
-        memtable, cache = self.memtable, self.cache
-        value = cache.row(key)
-        if value is not MISSING and memtable.state.runs is state.runs:
+        value = self.cache.row(key)
+        if value is not MISSING and self.memtable.state.runs is state.runs:
             return value
-        value = find_in_runs(state.runs, key)
-        if value is None or type(value) is bytes:  # a blob in the cache would keep its table alive
-            cache.add_row(key, value, lambda: memtable.state.runs is state.runs)
-        return value
+        return self._find_in_files(state, key)
+
+    def _find_in_files(self, state: State, key: bytes) -> Found:
+        memtable, cache = self.memtable, self.cache
+        if key in cache.old_rows:
+            value = cache.row(key)
+            if value is not MISSING and memtable.state.runs is state.runs:
+                return value
+        crc = crc32c(key)
+        for look_up in state.look_ups:
+            value = look_up(key, crc)
+            if value is not MISSING:
+                if value is None or type(value) is bytes:  # a blob would keep its table alive
+                    cache.add_row(key, value, memtable, state.runs)
+                return value
+        return MISSING
 
     def find_many(self, keys: list[bytes]) -> list[Value]:
         """The values of stored keys, all of one state."""

@@ -110,7 +110,7 @@ class SegmentJob:
                 if self.drop_tombstones:
                     page = without_tombstones(page)
                 ids = (self.after + 1, segment.last_id)
-                return _write(_sliced(page), _RunWriter(files, self, ids, slots=False), stopped)
+                return _write(_sliced(page), _RunWriter(files, self, ids), stopped)
         except WalError as error:
             raise translate(error) from error
 
@@ -153,7 +153,7 @@ class MergeJob:
             drop_tombstones=self.drop_tombstones,
         )
         try:
-            return _write(pages, _RunWriter(files, self, self._ids(), slots=True), stopped)
+            return _write(pages, _RunWriter(files, self, self._ids()), stopped)
         finally:
             for run in runs:
                 for table in run.tables:
@@ -313,12 +313,11 @@ def _write(pages: Iterator[Page], writer: _RunWriter, stopped: Callable[[], bool
 class _RunWriter:
     """Ascending pages into as many tables as it takes."""
 
-    def __init__(self, files: FileSystem, job: Job, ids: tuple[int, int], *, slots: bool) -> None:
+    def __init__(self, files: FileSystem, job: Job, ids: tuple[int, int]) -> None:
         self._files = files
         self._directory = job.directory
         self._shape = job.shape
         self._ids = ids
-        self._slots = slots
         self._table: TableBuilder | None = None
         self._name = ""
         self._built: list[Built] = []
@@ -352,7 +351,6 @@ class _RunWriter:
             os.path.join(self._directory, self._name),
             os.urandom(TABLE_ID_BYTES),
             compression=self._shape.compression,
-            slots=self._slots,
             large_value_bytes=self._shape.large_value_bytes,
         )
 

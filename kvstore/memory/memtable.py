@@ -121,7 +121,7 @@ class Memtable:
         *,
         has_large: bool = False,
     ) -> None:
-        """Apply log entries up to one, while nobody reads yet. ``has_large``: some are positions."""
+        """Apply log entries up to one, while nobody reads. ``has_large``: some are positions."""
         layer = self._active
         if segment_id != layer.segment_id:
             with self.visibility:

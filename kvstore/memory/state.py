@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kvstore.memory.layers import Layer
 from kvstore.tables.runs import SortedRun
-from kvstore.values import MISSING, Found, Value
+from kvstore.values import Value
 
 
 class State:
@@ -14,7 +14,7 @@ class State:
     publication, a batch as a whole.
     """
 
-    __slots__ = ("layers", "maps", "runs")
+    __slots__ = ("layers", "look_ups", "maps", "runs")
 
     def __init__(
         self,
@@ -24,6 +24,7 @@ class State:
     ) -> None:
         self.layers = layers
         self.runs = runs
+        self.look_ups = tuple([run.look_up for run in runs])
         maps = tuple(layer.values for layer in layers)
         self.maps = maps if arriving is None else (arriving, *maps)
 
@@ -38,12 +39,3 @@ class State:
         if layers[0].values or len(self.maps) != len(layers):
             return False
         return len(layers) == 1 or not any(layer.has_large for layer in layers)
-
-
-def find_in_runs(runs: tuple[SortedRun, ...], key: bytes) -> Found:
-    """What the newest run that has the key says, or MISSING."""
-    for run in runs:
-        value = run.get(key)
-        if value is not MISSING:
-            return value
-    return MISSING

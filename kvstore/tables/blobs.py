@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from crc32c import crc32c
+from msgpack import ExtType
 
-from kvstore.tables.format import DamageError, seed
+from kvstore.tables.format import BLOB_EXT, BLOB_REFERENCE, DamageError, seed
 
 if TYPE_CHECKING:
     from kvstore.tables.table import Table
@@ -43,6 +44,10 @@ class TableBlob:
 
     def __repr__(self) -> str:
         return f"<{self.length} bytes at {self._offset} in {self._table.record.name}>"
+
+    def stored(self) -> ExtType:
+        """The reference, as a block has it."""
+        return ExtType(BLOB_EXT, BLOB_REFERENCE.pack(self._offset, self.length, self._crc))
 
     def read(self) -> bytes:
         """The value, its checksum verified."""

@@ -1,18 +1,17 @@
 """Writing a table: sorted lists of keys and values in, a synced file out.
 
 No step of the interpreter is taken for a single record: encoded lengths, offsets, checksums of keys
-and the blocks themselves are made by calls that walk lists in C. A million records of
-16 + 100 bytes take about 0.9 s with a filter and 1.15 s with slots too (CPython 3.11).
+and the blocks themselves are made by calls that walk lists in C.
 
-Memory: what is not yet a full block, the output gathered up to 1 MiB, 4 bytes a key for the filter
-or 8 for filter and slots, and a separator for each block. A large value passes through in pieces.
+Memory: what is not yet a full block, the output gathered up to 1 MiB, 16 bytes a key for filter and
+slots, and a separator for each block. A large value passes through in pieces.
 """
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import accumulate, islice
 from operator import add, lt
@@ -27,7 +26,7 @@ from kvstore.tables.compression import codec_of
 from kvstore.tables.filters import HashSorter, hashes_of, make_filter
 from kvstore.tables.format import Footer, Section, Stored
 from kvstore.tables.records import TableRecord, lower_bound, upper_bound
-from kvstore.tables.slots import MOST_BLOCKS, slots_of
+from kvstore.tables.slots import SlotList, checks_of, places_in_block
 from kvstore.values import Value
 from wal.files import Buffer, FileSystem
 
@@ -35,8 +34,8 @@ _WRITE_BYTES: Final = 1 << 20
 LARGEST_INLINE: Final = 1 << 20
 """A longer value never lies in a block, whatever ``large_value_bytes`` says."""
 _SIZES: Final = [fmt.encoded_bytes(bytes(length)) for length in range(1024)]
-_FILTER_BYTES: Final = 5 / 4
-_SLOT_BYTES: Final = 4
+_DIRECTORY_BYTES: Final = 5 / 4 + 3 / 2 + 8
+"""Filter, sieve and slots, for each key."""
 
 
 class TableBuilder:
@@ -57,7 +56,6 @@ class TableBuilder:
         table_id: bytes,
         *,
         compression: str | None = None,
-        slots: bool = False,
         block_bytes: int = fmt.BLOCK_BYTES,
         large_value_bytes: int = 64 << 10,
     ) -> None:
@@ -70,7 +68,8 @@ class TableBuilder:
         self._large = min(large_value_bytes, LARGEST_INLINE)
         self._output = _Output(files, path)
         self._output.write(fmt.encode_header(table_id))
-        self._hashes = HashSorter(with_positions=slots)
+        self._hashes = HashSorter()
+        self._slots = SlotList()
         # What is not in a block yet; _sizes are the encoded bytes of each record.
         self._keys: list[bytes] = []
         self._values: list[Stored] = []
@@ -86,8 +85,7 @@ class TableBuilder:
     @property
     def size(self) -> int:
         """About how long the file would be if it were finished now. Never less than is written."""
-        per_key = _FILTER_BYTES + (_SLOT_BYTES if self._hashes.shift else 0)
-        return self._output.offset + self._pending + int(self._items * per_key)
+        return self._output.offset + self._pending + int(self._items * _DIRECTORY_BYTES)
 
     def add(self, keys: list[bytes], values: list[Value]) -> None:
         """Add records. Keys ascend over all calls; ValueError if they do not.
@@ -208,32 +206,39 @@ class TableBuilder:
         del self._keys[:start], self._values[:start], self._sizes[:start]
 
     def _write_block(self, start: int, stop: int) -> None:
-        keys = self._keys[start:stop]
-        offset = self._output.offset
-        pieces = fmt.encode_block(
-            keys,
+        keys, values, sizes = (
+            self._keys[start:stop],
             self._values[start:stop],
             self._sizes[start:stop],
-            fmt.seed(self._id, offset),
-            self._codec,
         )
-        self._hashes.add(hashes_of(keys), slots_of(len(self._separators), len(keys)))
+        offset = self._output.offset
+        pieces = fmt.encode_block(keys, values, sizes, fmt.seed(self._id, offset), self._codec)
+        crcs = list(map(crc32c, keys))
+        self._hashes.add(hashes_of(crcs))
+        self._slots.add(self._places(offset, sizes), checks_of(crcs, values))
         self._separators.append(_separator(self._last, keys[0]))
         self._offsets.append(offset)
         self._output.write(*pieces)
         self._lengths.append(self._output.offset - offset)
         self._last = keys[-1]
 
+    def _places(self, offset: int, sizes: list[int]) -> Iterable[int]:
+        """Where the records of the next block are, as slots have it."""
+        if self._codec is not None:
+            return places_in_block(len(self._separators), len(sizes))
+        return fmt.offsets_of(sizes, offset)
+
     # ------------------------------------------------------------------ sections
 
     def _write_sections(self) -> tuple[list[Section], int]:
         index = fmt.encode_index(self._separators, self._offsets, self._lengths)
         sections = [self._write_section(fmt.INDEX, index)]
-        hashed = make_filter(self._hashes) if self._items else None
+        hashed = make_filter(self._hashes, self._slots) if self._items else None
         if hashed is None:
             return sections, 0
         sections.append(self._write_section(fmt.FILTER, hashed.filter))
-        if hashed.slots and len(self._lengths) <= MOST_BLOCKS:
+        sections.append(self._write_section(fmt.SIEVE, hashed.sieve))
+        if hashed.slots:
             sections.append(self._write_section(fmt.SLOTS, hashed.slots))
         return sections, hashed.buckets
 

@@ -1,14 +1,17 @@
-"""One budget of memory for what is kept of tables: rows, decoded blocks, pieces of files.
+"""One budget of memory for what is kept of tables: rows, blocks, directories, pieces of files.
 
-Rows and blocks have two generations. What is added goes to the young one; once that has half of the
-budget the old one is dropped and the young one becomes old; what is found in the old one moves
-to the young. So whatever is not asked for during a whole generation goes, at the price of no
-bookkeeping when something is found: one look into a dict.
+Rows and blocks have two generations. What is added is young; what is found among the old becomes
+young again; where room is needed the old go, one by one, and once there are none left all that is
+young is old. So what is asked for stays and the rest goes, at the price of no bookkeeping when
+something young is found: one look into a dict. It is the second chance of the clock algorithm
+(Corbato, 1968), with two dicts for the hand. While all fits nothing moves.
 
-Pieces of files (blocks as they are, parts of indexes, filters and slots) are held by the tables'
-readers and only counted here: a look-up finds them without asking the cache. They go first in,
-first out, and before rows and blocks do, but a quarter of the budget is theirs; of them the blocks
-go first while the others have no more than half of the budget.
+Once rows must go for others, only every fourth new one comes in: a row that is asked for again and
+again gets in soon, and the many that are not cost the look-up a step less.
+
+Directories (where a table's keys are: :mod:`kvstore.tables.directory`) are held by the tables'
+readers while these are open, up to half of the budget. Where they do not fit readers hold 64 KiB
+pieces of them instead: first in, first out, a quarter of the budget and what is left over.
 
 Looking up takes no lock; everything that changes something does. The counts of hits are not exact
 when threads race.
@@ -19,16 +22,22 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from kvstore.tables.handles import OpenTables
 from kvstore.values import MISSING, Found, Page, Value
 
+T = TypeVar("T")
+
 _ROW_OVERHEAD: Final = 180
 _PIECES_SHARE: Final = 4
+_DIRECTORIES_SHARE: Final = 2
+_ADMITTED: Final = 3
+_MOST_AT_ONCE: Final = 256 << 10
+"""As much room as is made at once."""
 
 
 class Holder(Protocol):
@@ -38,23 +47,18 @@ class Holder(Protocol):
         """Let go of that piece. Called with the cache's lock held."""
 
 
-class _Queue:
-    """Pieces in the order they came, and their bytes."""
+class HasRuns(Protocol):
+    """What has runs."""
 
-    def __init__(self) -> None:
-        self._pieces: deque[tuple[weakref.ref[Holder], int, int]] = deque()
-        self.bytes = 0
+    @property
+    def runs(self) -> object: ...
 
-    def append(self, holder: weakref.ref[Holder], piece: int, size: int) -> None:
-        self._pieces.append((holder, piece, size))
-        self.bytes += size
 
-    def drop_oldest(self) -> None:
-        reference, piece, size = self._pieces.popleft()
-        self.bytes -= size
-        holder = reference()
-        if holder is not None:
-            holder.drop(piece)
+class HasState(Protocol):
+    """Who knows which runs are the present ones: a memtable."""
+
+    @property
+    def state(self) -> HasRuns: ...
 
 
 @dataclass(frozen=True)
@@ -63,28 +67,112 @@ class CacheStatistics:
 
     hits: int
     misses: int
-    """Rows and blocks that had to be added."""
+    """Rows and blocks that were not there."""
     bytes: int
     """Of rows and blocks, with their overhead."""
     piece_bytes: int
+    """Of directories, whole or in pieces."""
     budget: int
 
 
+class Claim:
+    """Some bytes of the budget, for as long as this is kept."""
+
+    __slots__ = ("_released", "nbytes")
+
+    def __init__(self, nbytes: int, released: deque[int]) -> None:
+        self.nbytes = nbytes
+        self._released = released
+
+    def __del__(self) -> None:
+        self._released.append(self.nbytes)  # wherever that is: it takes no lock
+
+
 class _Generation:
-    __slots__ = ("block_bytes", "blocks", "bytes", "rows")
+    __slots__ = (
+        "block_bytes",
+        "block_order",
+        "blocks",
+        "blocks_size",
+        "row_order",
+        "rows",
+        "rows_size",
+    )
 
     def __init__(self) -> None:
+        # Once it is old: what it had then, in the order in which to drop it, the first ones last.
+        self.row_order: list[bytes] = []
+        self.block_order: list[int] = []
         self.rows: dict[bytes, Value] = {}
+        self.rows_size = 0
         self.blocks: dict[int, Page] = {}
         self.block_bytes: dict[int, int] = {}
-        self.bytes = 0
+        self.blocks_size = 0
+
+    @property
+    def size(self) -> int:
+        return self.rows_size + self.blocks_size
+
+    def add_row(self, key: bytes, value: Value) -> None:
+        self.rows[key] = value
+        self.rows_size += _row_bytes(key, value)
+
+    def pop_row(self, key: bytes) -> Found:
+        value: Found = self.rows.pop(key, MISSING)
+        if value is not MISSING:
+            self.rows_size -= _row_bytes(key, value)
+        return value
+
+    def add_block(self, token: int, block: Page, nbytes: int) -> None:
+        self.blocks[token] = block
+        self.block_bytes[token] = nbytes
+        self.blocks_size += nbytes
+
+    def pop_block(self, token: int) -> int:
+        nbytes = self.block_bytes.pop(token, 0)
+        if nbytes:
+            del self.blocks[token]
+            self.blocks_size -= nbytes
+        return nbytes
+
+    def age(self) -> None:
+        """From now on these are the old ones."""
+        self.row_order = _dropping_order(list(self.rows))
+        self.block_order = _dropping_order(list(self.blocks))
+
+    def drop_one(self) -> None:
+        """Drop the first row or block, of what takes more room. There is one."""
+        if self.rows_size < self.blocks_size:
+            self.pop_block(self.block_order.pop())
+        elif self.row_order:
+            self.pop_row(self.row_order.pop())
+        else:  # whatever it is that is counted and not there
+            self.rows.clear()
+            self.rows_size = 0
+
+
+def _dropping_order(found: list[T]) -> list[T]:
+    """What to drop, last one first: from the middle on.
+
+    What came first may be what is asked for most, and what came last has hardly been here: both
+    have time to be asked for.
+    """
+    middle = len(found) // 2
+    return [*found[:middle][::-1], *found[middle:][::-1]]
+
+
+def _row_bytes(key: bytes, value: object) -> int:
+    return _ROW_OVERHEAD + len(key) + (len(value) if type(value) is bytes else 0)
 
 
 class Cache:
     """The memory for tables of one store, ``budget`` bytes of it.
 
     >>> cache = Cache(1 << 20)
-    >>> cache.add_row(b"key", b"value", lambda: True)
+    >>> class Store:
+    ...     class state:
+    ...         runs = ()
+    >>> cache.add_row(b"key", b"value", Store, Store.state.runs)
     >>> cache.row(b"key"), cache.row(b"other")
     (b'value', MISSING)
     """
@@ -95,9 +183,17 @@ class Cache:
         self.open_tables = OpenTables()
         self._young = _Generation()
         self._old = _Generation()
-        self._block_pieces = _Queue()
-        self._section_pieces = _Queue()
-        self._hits = self._misses = 0
+        self.rows: Mapping[bytes, Value] = self._young.rows
+        """The young rows: where to look first."""
+        self.old_rows: Mapping[bytes, Value] = self._old.rows
+        """The others: what is found here is to be asked for with :meth:`row`."""
+        self.hits = 0
+        self._misses = 0
+        self._full = False
+        self._pieces: deque[tuple[weakref.ref[Holder], int, int]] = deque()
+        self._piece_bytes = 0
+        self._claimed = 0
+        self._released: deque[int] = deque()
         self._serials = count(1)
 
     def new_serial(self) -> int:
@@ -108,36 +204,34 @@ class Cache:
 
     def row(self, key: bytes) -> Found:
         """What the tables have for the key, MISSING if that is not known here."""
-        value: Found = self._young.rows.get(key, MISSING)
+        value: Found = self.rows.get(key, MISSING)
         if value is MISSING:
             value = self._old.rows.get(key, MISSING)
             if value is MISSING:
                 return MISSING
             self._keep_row(key)
-        self._hits += 1
+        self.hits += 1
         return value
 
     def _keep_row(self, key: bytes) -> None:
         with self.lock:
             # It may have been forgotten since; then it must not come back.
-            value = self._old.rows.get(key, MISSING)
+            value = self._old.pop_row(key)
             if value is not MISSING:
-                self._put_row(key, value)  # type: ignore[arg-type]
+                self._young.add_row(key, value)  # type: ignore[arg-type]
 
-    def add_row(self, key: bytes, value: Value, still_current: Callable[[], bool]) -> None:
-        """Keep what the tables have, if ``still_current`` says that they have not changed."""
+    def add_row(self, key: bytes, value: Value, store: HasState, runs: object) -> None:
+        """Keep what the tables of ``runs`` have, if these are still the store's."""
+        self._misses += 1
+        if self._full and self._misses & _ADMITTED:
+            return
+        size = _row_bytes(key, value)
         with self.lock:
-            if still_current():
-                self._misses += 1
-                self._put_row(key, value)
-
-    def _put_row(self, key: bytes, value: Value) -> None:
-        size = _ROW_OVERHEAD + len(key) + (len(value) if isinstance(value, bytes) else 0)
-        young = self._young
-        if key not in young.rows and self._fits(size):
-            young.rows[key] = value
-            young.bytes += size
-            self._shrink()
+            young = self._young
+            if store.state.runs is runs and key not in young.rows and self._fits(size):
+                young.rows[key] = value
+                young.rows_size += size
+                self._make_room()
 
     def forget_rows(self, keys: Collection[bytes], swap: Callable[[], None]) -> None:
         """Forget these rows and change the tables by ``swap``, in one hold of the lock.
@@ -147,17 +241,16 @@ class Cache:
         with self.lock:
             for generation in (self._young, self._old):
                 for key in generation.rows.keys() & keys:
-                    value = generation.rows.pop(key)
-                    size = len(value) if isinstance(value, bytes) else 0
-                    generation.bytes -= _ROW_OVERHEAD + len(key) + size
+                    generation.pop_row(key)
             swap()
 
     def forget_all_rows(self, swap: Callable[[], None]) -> None:
         """As :meth:`forget_rows`, of every row."""
         with self.lock:
             for generation in (self._young, self._old):
-                generation.rows = {}
-                generation.bytes = sum(generation.block_bytes.values())
+                generation.rows, generation.rows_size = {}, 0
+            self._publish()
+            self._full = False
             swap()
 
     # ------------------------------------------------------------------ blocks
@@ -170,74 +263,92 @@ class Cache:
             if block is None:
                 return None
             with self.lock:
-                nbytes = self._old.block_bytes.pop(token, 0)
+                nbytes = self._old.pop_block(token)
                 if nbytes:
-                    del self._old.blocks[token]
-                    self._old.bytes -= nbytes
-                    self._put_block(token, block, nbytes)
-        self._hits += 1
+                    self._young.add_block(token, block, nbytes)
+        self.hits += 1
         return block
 
     def add_block(self, token: int, block: Page, nbytes: int) -> None:
         """Keep a decoded block that takes up ``nbytes``."""
         with self.lock:
             self._misses += 1
-            if self._fits(nbytes):
-                self._put_block(token, block, nbytes)
+            if token not in self._young.blocks and self._fits(nbytes):
+                self._young.add_block(token, block, nbytes)
+                self._make_room()
 
-    def _put_block(self, token: int, block: Page, nbytes: int) -> None:
-        young = self._young
-        if token not in young.blocks:
-            young.blocks[token] = block
-            young.block_bytes[token] = nbytes
-            young.bytes += nbytes
-            self._shrink()
+    # ------------------------------------------------------------------ directories
 
-    # ------------------------------------------------------------------ pieces of files
+    def claim(self, nbytes: int) -> Claim | None:
+        """Room for a directory that its reader holds, or None where there is none."""
+        with self.lock:
+            self._take_back()
+            if self._claimed + nbytes > self.budget // _DIRECTORIES_SHARE:
+                return None
+            self._claimed += nbytes
+            self._make_room()
+        return Claim(nbytes, self._released)
+
+    def _take_back(self) -> None:
+        while self._released:
+            self._claimed -= self._released.popleft()
 
     def count_piece(self, holder: weakref.ref[Any], piece: int, size: int) -> None:
-        """Count a piece that a reader now holds, negative for a section's; the lock is held.
+        """Count a piece that a reader now holds; the lock is held.
 
         Others may be dropped for it, and so may it.
         """
-        queue = self._section_pieces if piece < 0 else self._block_pieces
-        queue.append(holder, piece, size)
-        self._shrink()
+        self._pieces.append((holder, piece, size))
+        self._piece_bytes += size
+        self._make_room()
 
     # ------------------------------------------------------------------ the budget; lock held
+
+    def _publish(self) -> None:
+        self.rows, self.old_rows = self._young.rows, self._old.rows
 
     def _fits(self, size: int) -> bool:
         return size <= self.budget // 4
 
-    def _shrink(self) -> None:
-        quarter = self.budget // _PIECES_SHARE
-        for_entries = self.budget - min(self._piece_bytes, quarter)
-        if self._young.bytes > for_entries // 2:
-            self._old, self._young = self._young, _Generation()
-        entries = self._young.bytes + self._old.bytes
-        while self._piece_bytes > max(quarter, self.budget - entries):
+    def _make_room(self) -> None:
+        room = self.budget - self._claimed - self._young.size - self._old.size
+        if self._piece_bytes <= room:
+            return
+        self._take_back()
+        least = self.budget // _PIECES_SHARE
+        while self._pieces and self._piece_bytes > max(least, room):
             self._drop_piece()
-        if entries + self._piece_bytes > self.budget:
-            self._old = _Generation()
-
-    @property
-    def _piece_bytes(self) -> int:
-        return self._block_pieces.bytes + self._section_pieces.bytes
+        if self._piece_bytes > room:
+            self._full = True
+            at_once = min(_MOST_AT_ONCE, self.budget >> 6)
+            self._drop_entries(self.budget - self._claimed - self._piece_bytes - at_once)
 
     def _drop_piece(self) -> None:
-        sections = self._section_pieces
-        if self._block_pieces.bytes and sections.bytes <= self.budget // 2:
-            self._block_pieces.drop_oldest()
-        else:
-            sections.drop_oldest()
+        reference, piece, size = self._pieces.popleft()
+        self._piece_bytes -= size
+        holder = reference()
+        if holder is not None:
+            holder.drop(piece)
+
+    def _drop_entries(self, room: int) -> None:
+        """Drop rows and blocks until they take no more than that."""
+        while self._young.size + self._old.size > room:
+            if not self._old.size:
+                self._old, self._young = self._young, _Generation()
+                self._old.age()
+                self._publish()
+                if not self._old.size:
+                    return
+            self._old.drop_one()
 
     def statistics(self) -> CacheStatistics:
         """What is kept now, and how often it helped."""
         with self.lock:
+            self._take_back()
             return CacheStatistics(
-                self._hits,
+                self.hits,
                 self._misses,
-                self._young.bytes + self._old.bytes,
-                self._piece_bytes,
+                self._young.size + self._old.size,
+                self._piece_bytes + self._claimed,
                 self.budget,
             )

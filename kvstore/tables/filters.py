@@ -1,4 +1,4 @@
-r"""Which keys a table does not have, from 1.25 bytes for each that it has.
+r"""Which keys a table does not have, from some 2.75 bytes for each that it has.
 
 A key's hash is the lowest 30 bits of its crc32c times 0x9E3779B1: multiplied, since a crc is linear
 and may crowd numbered keys into few of the ranges below; 30, since CPython sorts integers of one
@@ -15,6 +15,10 @@ that size would pass fewer, but costs a Python step for each bit of each key to 
 bit to ask; this one is made by sorts and slices and asked with one ``find``. The place of a mark
 among all marks is also the place of its slot (:mod:`kvstore.tables.slots`).
 
+Before it stands the *sieve*, one bit for each key in a power of two of bytes, one or two for each
+key: in the byte that the hash's lowest bits name, the bit that its highest three do. It lets 6 to
+12 % of absent keys pass, but asks less of Python: measured 0.09 us, where a bucket takes 0.3.
+
 Hashes so uneven that a start does not fit into an i16 (keys made to collide) leave the table
 without filter and slots, which cost it speed but nothing else.
 """
@@ -22,72 +26,66 @@ without filter and slots, which cost it speed but nothing else.
 from __future__ import annotations
 
 import struct
-import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import repeat
-from operator import and_, mul
+from operator import add, and_, floordiv, mul
 from typing import Final
 
-from crc32c import crc32c
-
 from kvstore.tables.format import u32s
+from kvstore.tables.slots import SlotList, joined
 
 HASH_BITS: Final = 30
-_MOST: Final = (1 << HASH_BITS) - 1
-_FACTOR: Final = 0x9E3779B1
-POSITION_BITS: Final = 32
+MOST_HASH: Final = (1 << HASH_BITS) - 1
+FACTOR: Final = 0x9E3779B1
+NUMBER_BITS: Final = 32
+SIEVE_BITS: Final = HASH_BITS - 3
+"""A hash without its highest three."""
+_SIEVE_BIT_AT: Final = SIEVE_BITS + NUMBER_BITS
+_LARGEST_SIEVE: Final = 1 << SIEVE_BITS
 _PER_BUCKET: Final = 8
 _RANGE_BITS: Final = 4
 _RUN: Final = 1 << 14
 STARTS: Final = struct.Struct("<hh")
 
 
-def hash_of(key: bytes) -> int:
-    """A key's hash."""
-    hashed: int = crc32c(key) * _FACTOR & _MOST
-    return hashed
+def hash_of(key_crc: int) -> int:
+    """The hash of a key with that crc32c."""
+    return key_crc * FACTOR & MOST_HASH
 
 
-def hashes_of(keys: list[bytes]) -> list[int]:
+def hashes_of(key_crcs: list[int]) -> list[int]:
     """The hashes of many keys, without a Python step for each."""
-    return list(map(and_, map(mul, map(crc32c, keys), repeat(_FACTOR)), repeat(_MOST)))
+    return list(map(and_, map(mul, key_crcs, repeat(FACTOR)), repeat(MOST_HASH)))
 
 
 class HashSorter:
-    """Sorts many hashes, with or without a 32-bit position behind each, in little memory.
+    """Sorts many hashes, each with the number of its record behind it in 32 bits, in little memory.
 
     They are sorted in runs that fit into the processor's cache, and each run is cut into 16 ranges;
-    a range, many runs one behind the other, is then merged by timsort. 4 or 8 bytes a hash.
+    a range, many runs one behind the other, is then merged by timsort. 8 bytes a hash.
     """
 
-    def __init__(self, *, with_positions: bool) -> None:
-        self.shift = POSITION_BITS if with_positions else 0
-        self._type = "Q" if with_positions else "I"
+    def __init__(self) -> None:
         self._hashes = array("I")
-        self._positions = array("I")
-        count, bits = 1 << _RANGE_BITS, HASH_BITS - _RANGE_BITS + self.shift
-        self._ranges = [array(self._type) for _ in range(count)]
+        count, bits = 1 << _RANGE_BITS, HASH_BITS - _RANGE_BITS + NUMBER_BITS
+        self._ranges = [array("Q") for _ in range(count)]
         self._bounds = [number << bits for number in range(1, count)]
         self.count = 0
 
-    def add(self, hashes: list[int], positions: Iterable[int] = ()) -> None:
-        """Take in hashes, and as many positions if they were announced."""
+    def add(self, hashes: list[int]) -> None:
+        """Take in the hashes of the next records."""
         self.count += len(hashes)
         self._hashes.extend(hashes)
-        if self.shift:
-            self._positions.extend(positions)
         if len(self._hashes) >= _RUN:
             self._spill()
 
     def _spill(self) -> None:
-        numbers = self._hashes
-        if self.shift:
-            numbers = _interleave(numbers, self._positions)
-        run = array(self._type, sorted(numbers))
-        self._hashes, self._positions = array("I"), array("I")
+        numbers = array("I", range(self.count - len(self._hashes), self.count))
+        run = array("Q", sorted(joined(self._hashes, numbers)))
+        self._hashes = array("I")
         cuts = [0, *map(bisect_left, repeat(run), self._bounds), len(run)]
         for part, start, stop in zip(self._ranges, cuts, cuts[1:], strict=False):
             part += run[start:stop]
@@ -99,57 +97,77 @@ class HashSorter:
             yield sorted(self._ranges.pop(0))
 
 
-def _interleave(high: array[int], low: array[int]) -> array[int]:
-    """``high << 32 | low`` of each two, three times faster than by shifting."""
-    halves = array("I", bytes(8 * len(high)))
-    first = sys.byteorder == "big"  # the higher half of an u64 comes first there
-    halves[not first :: 2] = high
-    halves[first::2] = low
-    return array("Q", halves.tobytes())
-
-
 @dataclass(frozen=True)
 class HashTable:
-    """A filter's data, and the slots' if there were positions."""
+    """A filter's data, the slots in the order of its marks, and the sieve."""
 
     buckets: int
     filter: bytes
     slots: bytes
+    sieve: bytes
 
 
-def make_filter(sorter: HashSorter) -> HashTable | None:
-    """The filter (and slots) of what was sorted; None if the hashes are too uneven.
+def make_filter(sorter: HashSorter, slots: SlotList) -> HashTable | None:
+    """The filter and the slots of what was sorted; None if the hashes are too uneven.
 
-    >>> sorter = HashSorter(with_positions=False)
-    >>> sorter.add(hashes_of([b"one", b"two"]))
-    >>> made = make_filter(sorter)
-    >>> made.buckets, len(made.filter)
-    (1, 6)
+    >>> sorter, slots = HashSorter(), SlotList()
+    >>> sorter.add(hashes_of([1, 2]))
+    >>> slots.add([0, 1], [0, 0])
+    >>> made = make_filter(sorter, slots)
+    >>> made.buckets, len(made.filter), len(made.slots)
+    (1, 6, 16)
     """
-    items, shift = sorter.count, sorter.shift
+    items = sorter.count
+    sieve = bytearray(sieve_bytes(items))
     buckets = max(1, (items + _PER_BUCKET - 1) // _PER_BUCKET)
     starts: list[int] = []
-    marks, slots = bytearray(), bytearray()
+    marks, placed = bytearray(), bytearray()
     for numbers in sorter.sorted_ranges():
-        bounds = _bounds(numbers, len(starts), buckets, shift)
+        bounds = _bounds(numbers, len(starts), buckets)
         starts += [len(marks) + at for at in map(bisect_left, repeat(numbers), bounds)]
-        if shift:
-            data = u32s(array("Q", numbers))
-            marks += data[4::8]
-            slots += array("I", data)[::2].tobytes()
-        else:
-            marks += u32s(array("I", numbers))[::4]
+        marks += u32s(array("Q", numbers))[4::8]
+        _sift(sieve, numbers)
+        if slots.fits:
+            placed += u32s(slots.permuted(numbers))
     starts += repeat(items, buckets + 1 - len(starts))
     try:
         offsets = array("h", [at - b * items // buckets for b, at in enumerate(starts)])
     except OverflowError:
         return None
-    return HashTable(buckets, u32s(offsets) + bytes(marks), bytes(slots))
+    return HashTable(buckets, u32s(offsets) + bytes(marks), bytes(placed), bytes(sieve))
 
 
-def _bounds(numbers: list[int], first: int, buckets: int, shift: int) -> list[int]:
+def sieve_bytes(items: int) -> int:
+    """The length of the sieve of so many keys.
+
+    >>> sieve_bytes(1), sieve_bytes(5)
+    (1, 8)
+    """
+    return min(1 << (items - 1).bit_length(), _LARGEST_SIEVE)
+
+
+def _sift(sieve: bytearray, numbers: list[int]) -> None:
+    mask = len(sieve) - 1
+    for number in numbers:  # 0.1 us; in C-level steps, of which there are many, it is no faster
+        sieve[number >> NUMBER_BITS & mask] |= 1 << (number >> _SIEVE_BIT_AT)
+
+
+def _bounds(numbers: list[int], first: int, buckets: int) -> list[int]:
     """The lowest number of each bucket from ``first`` on that does not begin beyond the numbers."""
     if not numbers:
         return []
-    last = ((numbers[-1] >> shift) * buckets) >> HASH_BITS
-    return [-(-(b << HASH_BITS) // buckets) << shift for b in range(first, last + 1)]
+    last = ((numbers[-1] >> NUMBER_BITS) * buckets) >> HASH_BITS
+    return [-(-(b << HASH_BITS) // buckets) << NUMBER_BITS for b in range(first, last + 1)]
+
+
+def absolute_starts(offsets: array[int], items: int) -> array[int]:
+    """The start of each bucket among the marks, from how far each is from where it should be.
+
+    OverflowError where one would lie before the first mark.
+
+    >>> absolute_starts(array("h", [0, -1, 0]), 17)
+    array('I', [0, 7, 17])
+    """
+    buckets = len(offsets) - 1
+    even = map(floordiv, range(0, items * buckets + 1, items), repeat(buckets))
+    return array("I", map(add, offsets, even))

@@ -27,6 +27,7 @@ kind  what      data
                 key of the block before
 2     filter    :mod:`kvstore.tables.filters`
 3     slots     :mod:`kvstore.tables.slots`
+4     sieve     :mod:`kvstore.tables.filters`
 ====  ========  ===================================================================================
 
 Every crc is a crc32c that starts from that of the table's id and the offset of what it covers, so
@@ -38,9 +39,9 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any, Final, TypeAlias
 
 import msgpack
@@ -65,6 +66,7 @@ GRANULE: Final = 1 << GRANULE_BITS
 INDEX: Final = 1
 FILTER: Final = 2
 SLOTS: Final = 3
+SIEVE: Final = 4
 BLOB_EXT: Final = 1
 
 _MAGIC: Final = b"KVST"
@@ -83,7 +85,12 @@ LEAST_TABLE_BYTES: Final = HEADER_BYTES + FOOTER_TAIL_BYTES
 
 BIN8: Final = 0xC4
 BIN16: Final = 0xC5
-_BIN8_HEADS: Final = [bytes((BIN8, length)) for length in range(256)]
+_BIN32: Final = 0xC6
+_NIL: Final = 0xC0
+_FIXEXT16: Final = 0xD8
+_MOST_HEAD: Final = 18
+"""A value with so many bytes behind its key can be told, if it is not bin."""
+BIN8_HEADS: Final = [bytes((BIN8, length)) for length in range(256)]
 _NONE_BYTES: Final = 1
 _REFERENCE_BYTES: Final = 2 + BLOB_REFERENCE.size
 
@@ -221,7 +228,7 @@ def decode_footer(data: bytes, table_id: bytes, offset: int, crc: int) -> Footer
     except (ValueError, TypeError, KeyError, AttributeError, msgpack.exceptions.StackError):
         raise DamageError("the footer makes no sense", offset) from None
     for section in footer.sections:
-        if section.required and section.kind not in (INDEX, FILTER, SLOTS):
+        if section.required and section.kind not in (INDEX, FILTER, SLOTS, SIEVE):
             raise FormatVersionError(f"a table has a section of unknown kind {section.kind}")
     return footer
 
@@ -255,8 +262,10 @@ def _check_footer(footer: Footer, offset: int) -> None:
         and type(footer.compression) in (str, type(None))
         and lengths[INDEX] >= INDEX_ENTRY_BYTES * footer.blocks
         and lengths.get(FILTER, 0) == filter_bytes(footer.items, footer.buckets)
-        and lengths.get(SLOTS, 4 * footer.items) == 4 * footer.items
-        and (SLOTS not in lengths or FILTER in lengths)
+        and lengths.get(SLOTS, SLOT_BYTES * footer.items) == SLOT_BYTES * footer.items
+        and (FILTER in lengths or not {SLOTS, SIEVE} & lengths.keys())
+        and (SIEVE in lengths) == bool(footer.buckets)
+        and lengths.get(SIEVE, 1).bit_count() == 1
     )
     if not sound:
         raise ValueError("the footer's fields contradict each other")
@@ -289,6 +298,7 @@ def decode_section_crcs(data: bytes, section: Section) -> dict[int, int]:
 
 
 INDEX_ENTRY_BYTES: Final = 12
+SLOT_BYTES: Final = 8
 
 
 def encode_index(separators: list[bytes], offsets: array[int], lengths: array[int]) -> bytes:
@@ -338,8 +348,8 @@ def encoded_bytes(stored: Stored) -> int:
 
 def encoded_key(key: bytes) -> bytes:
     """A key as a block has it."""
-    if len(key) < len(_BIN8_HEADS):
-        return _BIN8_HEADS[len(key)] + key
+    if len(key) < len(BIN8_HEADS):
+        return BIN8_HEADS[len(key)] + key
     packed: bytes = msgpack.packb(key)
     return packed
 
@@ -352,7 +362,7 @@ def encode_block(
     flat[::2] = keys
     flat[1::2] = values
     payload = msgpack.packb(flat)
-    offsets = array("I", accumulate(sizes, initial=_array_head(len(flat))))
+    offsets = array("I", accumulate(sizes, initial=array_head(len(flat))))
     offsets.reverse()
     body: bytes = payload + u32s(offsets)
     sizes_of = _SIZES.pack(len(body), len(keys))
@@ -362,7 +372,13 @@ def encode_block(
     return [body, sizes_of, _CRC.pack(crc32c(sizes_of, crc32c(body, start)))]
 
 
-def _array_head(length: int) -> int:
+def offsets_of(sizes: Sequence[int], at: int) -> Iterator[int]:
+    """Where the records of an uncompressed block at ``at`` are, from their encoded bytes."""
+    return islice(accumulate(sizes, initial=at + array_head(2 * len(sizes))), len(sizes))
+
+
+def array_head(length: int) -> int:
+    """How long msgpack's head of an array is."""
     return 1 if length < 1 << 4 else 3 if length < 1 << 16 else 5
 
 
@@ -433,46 +449,29 @@ def _decompress(body: Bytes, raw: int, codec: Codec | None, at: int) -> bytes:
     return data
 
 
-def decode_value(data: bytes, blob: BlobHook, at: int) -> object:
-    """One value of a checked block, from exactly its bytes."""
-    try:
-        return msgpack.unpackb(
-            data,
-            max_bin_len=len(data),
-            max_array_len=0,
-            max_str_len=0,
-            max_map_len=0,
-            max_ext_len=BLOB_REFERENCE.size,
-            ext_hook=blob,
-        )
-    except ValueError:
-        raise DamageError("a record is not a value", at) from None
+def decode_record(data: bytes, read: Callable[[int], bytes], at: int) -> tuple[bytes, Stored]:
+    """The key and the value of one record, not yet verified, from its first bytes.
 
-
-def find_in_block(block: bytes, key: bytes) -> bytes | None:
-    """The encoded value of a key in a checked, uncompressed block; None if it is not there.
-
-    A bisection that decodes no more of the block than it needs.
+    ``data`` has at least 5 bytes; ``read`` gives more of them, from the record's first on.
     """
-    first = len(block) - TAIL.size - _CRC.size  # where the offset of the first record is
-    offset_at = _CRC.unpack_from
-    low, high = 0, _SIZES.unpack_from(block, first + _CRC.size)[1]
-    while low < high:
-        middle = (low + high) // 2
-        at = offset_at(block, first - 4 * middle)[0]
-        found = (
-            block[at + 2 : at + 2 + block[at + 1]] if block[at] == BIN8 else _long_key(block, at)
-        )
-        if found < key:
-            low = middle + 1
-        else:
-            high = middle
-    wanted = encoded_key(key)
-    end, begin = _SIZES.unpack_from(block, first - 4 * low - 4)
-    return block[begin + len(wanted) : end] if block.startswith(wanted, begin) else None
+    begin, end = _bounds_of_bin(data, 0, at)
+    if len(data) < end + _MOST_HEAD:
+        data = read(end + _MOST_HEAD)
+    key, kind = data[begin:end], data[end]
+    if kind == _NIL:
+        return key, None
+    if kind == _FIXEXT16:
+        return key, ExtType(data[end + 1], data[end + 2 : end + 2 + BLOB_REFERENCE.size])
+    begin, end = _bounds_of_bin(data, end, at)
+    if len(data) < end:
+        data = read(end)
+    return key, data[begin:end]
 
 
-def _long_key(block: bytes, at: int) -> bytes:
-    """The key at ``at``, which has more than 255 bytes."""
-    start = at + (3 if block[at] == BIN16 else 5)
-    return block[start : start + int.from_bytes(block[at + 1 : start], "big")]
+def _bounds_of_bin(data: bytes, start: int, at: int) -> tuple[int, int]:
+    """Where the bytes of the msgpack bin at ``start`` begin and end."""
+    digits = {BIN8: 1, BIN16: 2, _BIN32: 4}.get(data[start])
+    if digits is None:
+        raise DamageError("a record is not a key and a value", at)
+    begin = start + 1 + digits
+    return begin, begin + int.from_bytes(data[start + 1 : begin], "big")

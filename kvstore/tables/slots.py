@@ -1,40 +1,119 @@
-"""Hash slots: where a key's record is, without a search, from 4 bytes a key beside the filter.
+"""Slots: where a key's record is, without a search, and what its checksum is: 8 bytes a key.
 
-A slot is a u32: the number of the key's block, and in the lowest 12 bits that of its record in the
-block. It stands at the place of the key's mark among the filter's marks, so that the filter's look
-into a bucket finds both. A look-up tries the records of at most :data:`MOST_PROBES` equal marks
-(1.03 on average) and then bisects the index: keys that were made to collide cost no more than that.
+A slot is a u64: in the upper half the place of the record, in the lower one its *check*. It stands
+at the place of the key's mark among the filter's marks, so that the filter's look into a bucket
+finds both. A look-up reads the record alone, not its block, and verifies it with the check; it
+tries the records of at most :data:`MOST_PROBES` equal marks (1.03 on average) and then bisects the
+index: keys that were made to collide cost no more than that.
 
-Tables that a merge made have slots; they cost half as much again to build as a filter alone.
+The place is the record's offset in the file; in a compressed table the number of its block, and in
+the lowest 12 bits that of the record in the block. A table whose blocks go beyond 4 GiB has no
+slots.
+
+The check of a record is the crc32c of the key and then the value. That of a key which is deleted,
+or whose value is a blob, is told from that of a key with such bytes for a value.
 """
 
 from __future__ import annotations
 
 import struct
+import sys
+from array import array
+from collections.abc import Iterable
+from itertools import repeat
+from operator import and_
 from typing import Final
 
-from kvstore.tables.filters import POSITION_BITS
-from kvstore.tables.format import MOST_RECORDS, RECORD_BITS
+from crc32c import crc32c
+from msgpack import ExtType
+
+from kvstore.tables.format import MOST_RECORDS, RECORD_BITS, Stored
 
 MOST_PROBES: Final = 16
-SLOT: Final = struct.Struct("<I")
-MOST_BLOCKS: Final = 1 << (POSITION_BITS - RECORD_BITS)
+SLOT: Final = struct.Struct("<Q")
+PLACE_BITS: Final = 32
+CHECK_MASK: Final = (1 << 32) - 1
+MOST_PLACE: Final = (1 << PLACE_BITS) - 1
+_DELETED: Final = CHECK_MASK
 
 
-def slots_of(block: int, records: int) -> range:
-    """The slots of a block's records, in their order.
+def check_of(key_crc: int, stored: Stored) -> int:
+    """The check of a record, from the crc32c of its key and the value as a block has it.
 
-    >>> list(map(hex, slots_of(1, 2)))
+    >>> check_of(crc32c(b"key"), b"value") == crc32c(b"keyvalue")
+    True
+    >>> check_of(crc32c(b"key"), None) == crc32c(b"key")
+    False
+    """
+    if stored is None:
+        return key_crc ^ _DELETED
+    if isinstance(stored, ExtType):
+        reference: int = crc32c(bytes((stored.code,)) + stored.data, key_crc)
+        return reference ^ _DELETED
+    check: int = crc32c(stored, key_crc)
+    return check
+
+
+def checks_of(key_crcs: list[int], values: list[Stored]) -> list[int]:
+    """The checks of many records, without a Python step for each where all values are bytes."""
+    if set(map(type, values)) == {bytes}:
+        return list(map(crc32c, values, key_crcs))  # type: ignore[arg-type]
+    return list(map(check_of, key_crcs, values))
+
+
+def places_in_block(block: int, records: int) -> range:
+    """The places of the records of a compressed block, in their order.
+
+    >>> list(map(hex, places_in_block(1, 2)))
     ['0x1000', '0x1001']
     """
     first = block << RECORD_BITS
     return range(first, first + records)
 
 
-def place_of(slot: int) -> tuple[int, int]:
-    """The block and the record that a slot names.
+def block_and_record(place: int) -> tuple[int, int]:
+    """What a place in a compressed table names.
 
-    >>> place_of(0x1001)
+    >>> block_and_record(0x1001)
     (1, 1)
     """
-    return slot >> RECORD_BITS, slot & (MOST_RECORDS - 1)
+    return place >> RECORD_BITS, place & (MOST_RECORDS - 1)
+
+
+def joined(high: array[int], low: array[int]) -> array[int]:
+    """``high << 32 | low`` of each two u32, three times faster than by shifting.
+
+    >>> joined(array("I", [1]), array("I", [2]))[0] == (1 << 32) | 2
+    True
+    """
+    halves = array("I", bytes(8 * len(high)))
+    first = sys.byteorder == "big"  # the higher half of an u64 comes first there
+    halves[not first :: 2] = high
+    halves[first::2] = low
+    return array("Q", halves.tobytes())
+
+
+class SlotList:
+    """The slots of a table's records in the order of their keys, while it is built."""
+
+    def __init__(self) -> None:
+        self._places = array("I")
+        self._checks = array("I")
+        self._joined: array[int] | None = None
+        self.fits = True
+        """Whether every place could be told."""
+
+    def add(self, places: Iterable[int], checks: list[int]) -> None:
+        """Take in the places and checks of some records."""
+        self._checks.extend(checks)
+        try:
+            self._places.extend(places)
+        except OverflowError:
+            self.fits = False
+
+    def permuted(self, numbers: list[int]) -> array[int]:
+        """The slots of some records: the lowest 32 bits of each number are the record's."""
+        if self._joined is None:
+            self._joined = joined(self._places, self._checks)
+        records = map(and_, numbers, repeat(CHECK_MASK))
+        return array("Q", map(self._joined.__getitem__, records))

@@ -49,11 +49,11 @@ class Table:
 
     # ------------------------------------------------------------------ reading
 
-    def get(self, key: bytes) -> Found:
-        """The key's value, None for a tombstone, a Blob, or MISSING."""
+    def get(self, key: bytes, crc: int) -> Found:
+        """The key's value, None for a tombstone, a Blob, or MISSING. ``crc``: the key's crc32c."""
         self.used = True
         try:
-            return (self._reader or self._open()).get(key, self)
+            return (self._reader or self._open()).get(key, crc, self)
         except DamageError as damage:
             raise self.corrupt(damage) from None
         except (struct.error, IndexError):  # of places that only a forger could have written

@@ -52,7 +52,6 @@ class MadeStore:
             self.files,
             os.path.join(self.directory.tables, name),
             table_id,
-            slots=True,
             large_value_bytes=1 << 10,
         )
         keys = sorted(items)

@@ -7,6 +7,7 @@ import errno
 import gc
 
 import pytest
+from crc32c import crc32c
 
 from kvstore.background.building import MergeJob, Shape
 from kvstore.errors import CorruptStoreError
@@ -30,9 +31,9 @@ def test_runs_are_newest_first(files):
     with Disk(files, "/db") as disk:
         disk.write_run({b"a": b"1"})
         disk.write_run({b"a": b"2"})
-        assert [run.get(b"a") for run in disk.catalog.runs] == [b"2", b"1"]
+        assert [run.get(b"a", crc32c(b"a")) for run in disk.catalog.runs] == [b"2", b"1"]
     with Disk(files, "/db") as disk:
-        assert [run.get(b"a") for run in disk.catalog.runs] == [b"2", b"1"]
+        assert [run.get(b"a", crc32c(b"a")) for run in disk.catalog.runs] == [b"2", b"1"]
         assert disk.contents() == {b"a": b"2"}
 
 
@@ -45,7 +46,7 @@ def test_neighbours_are_replaced_by_one(files):
         built = MergeJob(disk.directory.tables, runs, False, Shape()).run(files)
         disk.catalog.replace(tuple(middle), built)
         assert (disk.catalog.runs[0], disk.catalog.runs[-1]) == (newest, oldest)
-        assert [run.get(b"a") for run in disk.catalog.runs] == [b"3", b"2", b"0"]
+        assert [run.get(b"a", crc32c(b"a")) for run in disk.catalog.runs] == [b"3", b"2", b"0"]
         assert disk.memtable.state.runs is disk.catalog.runs
 
 
@@ -80,7 +81,7 @@ def test_a_replaced_table_is_there_as_long_as_somebody_has_it(files):
         state = disk.memtable.state
         disk.compact()
         assert len(disk.table_names()) == 3
-        assert [run.get(b"a") for run in state.runs] == [b"2", b"1"]
+        assert [run.get(b"a", crc32c(b"a")) for run in state.runs] == [b"2", b"1"]
         del state
         gc.collect()
         disk.compact()  # behind the removals

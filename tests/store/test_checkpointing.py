@@ -122,7 +122,7 @@ class TestSegmentJob:
         batches = [{b"%06d" % n: b"v" * 100 for n in range(20_000)}]
         job = segment_job(memory, "/d", batches, shape=Shape(file_bytes=500_000))
         built = job.run(memory)
-        assert len(built) == 3
+        assert len(built) == 5
         for first, second in itertools.pairwise(built):
             assert first.record.high < second.record.low
         assert max(each.record.size for each in built) < 1_100_000

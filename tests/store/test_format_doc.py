@@ -38,7 +38,7 @@ ITEMS[USERS] = LAST[USERS]
 def build() -> tuple[bytes, TableRecord]:
     """The page's table, as the builder writes it."""
     files = MemoryFileSystem()
-    builder = TableBuilder(files, "tmp", TABLE_ID, slots=True, large_value_bytes=12)
+    builder = TableBuilder(files, "tmp", TABLE_ID, large_value_bytes=12)
     builder.add(list(ITEMS), list(ITEMS.values()))
     record = replace(builder.finish(8, 9), number=1)
     return files.open("tmp").read_at(0, record.size), record
@@ -140,7 +140,7 @@ def check_crc(row: Row, length: int) -> None:
 
 def test_the_footer_vouches_for_the_sections() -> None:
     rows = {(row.part, row.field): row for row in decoded("table")}
-    for section in ("index", "filter", "slots"):
+    for section in ("index", "filter", "sieve", "slots"):
         kind, offset, length, required, crc = msgpack.unpackb(rows["footer", section].data)
         said = f"kind {kind}, at {offset}, {length} bytes, required"
         assert (said, required) == (rows["footer", section].value, True)
@@ -155,9 +155,22 @@ def test_filter_and_slots_follow_the_pages_rule() -> None:
     rows = {(row.part, row.field): row for row in decoded("table")}
     hashes = {crc32c(key) * 0x9E3779B1 % 2**30: key for key in ITEMS}
     assert rows["filter", "marks"].data == bytes(hashed & 0xFF for hashed in sorted(hashes))
-    places = [list(ITEMS).index(hashes[hashed]) for hashed in sorted(hashes)]
-    slots = [row.data for row in decoded("table") if (row.part, row.field) == ("slots", "slot")]
-    assert [int.from_bytes(slot, "little") for slot in slots] == places  # all in block 0
+    sieve = rows["sieve", "bytes"].data
+    found = {bit for bit in range(8 * len(sieve)) if sieve[bit // 8] >> bit % 8 & 1}
+    assert found == {8 * (hashed % len(sieve)) + (hashed >> 27) for hashed in hashes}
+    slots = [row for row in decoded("table") if row.part == "slots"]
+    for hashed, check, place in zip(sorted(hashes), slots[::2], slots[1::2], strict=False):
+        key, value = hashes[hashed], ITEMS[hashes[hashed]]
+        record = dumped("table")[int(place.value) :]
+        assert record.startswith(msgpack.packb(key))
+        told = int.from_bytes(check.data, "little")
+        if value is None:
+            assert told == crc32c(key) ^ 0xFFFFFFFF
+        elif key == b"photo":
+            reference = record[len(msgpack.packb(key)) + 1 :][:17]
+            assert told == crc32c(key + reference) ^ 0xFFFFFFFF
+        else:
+            assert told == crc32c(key + value)
 
 
 def test_the_log_entry_is_as_the_page_says() -> None:
@@ -192,7 +205,7 @@ def test_the_code_reads_the_page() -> None:
     (record,) = manifest.tables
     table = Table(files, directory.tables, record, Cache(1 << 20))
     table.verify()
-    found = {key: table.get(key) for key in ITEMS}
+    found = {key: table.get(key, crc32c(key)) for key in ITEMS}
     assert found.pop(b"photo").read() == ITEMS[b"photo"]  # type: ignore[union-attr]
     assert found == {key: value for key, value in ITEMS.items() if key != b"photo"}
     table.close()

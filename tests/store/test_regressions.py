@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import traceback
+from types import SimpleNamespace
 
 import pytest
 
@@ -258,7 +259,8 @@ def test_no_row_from_before_a_change_of_the_tables_is_found_after_it(every):
     takes no lock saw the new state, without the layer that had hidden the row, and the old row.
     """
     cache = Cache(1 << 20)
-    cache.add_row(b"key", b"old", lambda: True)
+    store = SimpleNamespace(state=SimpleNamespace(runs=()))
+    cache.add_row(b"key", b"old", store, store.state.runs)
     found = []
 
     def swap():

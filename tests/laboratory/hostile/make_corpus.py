@@ -98,23 +98,21 @@ def markers():
 def tables():
     rng = random.Random(1)
     for compression in (None, "zlib", "zstd", "lz4"):
-        for slots in (False, True):
-            files = MemoryFileSystem()
-            files.make_directory("t")
-            builder = TableBuilder(
-                files,
-                os.path.join("t", "x"),
-                rng.randbytes(16),
-                compression=compression,
-                slots=slots,
-                large_value_bytes=1 << 10,
-            )
-            items = {b"%04d" % n: b"value %d " % n * (n % 9) for n in range(0, 100, 3)}
-            items |= {b"gone": None, b"large": bytes(1500), b"k" * 300: b"long key"}
-            keys = sorted(items)
-            builder.add(keys, [items[key] for key in keys])
-            builder.finish(1, 9)
-            yield f"{compression or 'plain'}{'-slots' * slots}", all_files(files, "t")["t/x"]
+        files = MemoryFileSystem()
+        files.make_directory("t")
+        builder = TableBuilder(
+            files,
+            os.path.join("t", "x"),
+            rng.randbytes(16),
+            compression=compression,
+            large_value_bytes=1 << 10,
+        )
+        items = {b"%04d" % n: b"value %d " % n * (n % 9) for n in range(0, 100, 3)}
+        items |= {b"gone": None, b"large": bytes(1500), b"k" * 300: b"long key"}
+        keys = sorted(items)
+        builder.add(keys, [items[key] for key in keys])
+        builder.finish(1, 9)
+        yield compression or "plain", all_files(files, "t")["t/x"]
 
 
 def manifests():

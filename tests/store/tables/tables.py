@@ -6,6 +6,8 @@ import os
 import random
 from dataclasses import replace
 
+from crc32c import crc32c
+
 from kvstore.tables.blobs import TableBlob
 from kvstore.tables.builder import TableBuilder
 from kvstore.tables.cache import Cache
@@ -39,6 +41,11 @@ def write(files, directory, items, *, number=1, table_id=ID, step=100, **options
 def table(files, directory, items, *, cache=None, **options):
     record = write(files, directory, items, **options)
     return Table(files, directory, record, cache or Cache(1 << 20))
+
+
+def get(table, key):
+    """As the store looks a key up."""
+    return table.get(key, crc32c(key))
 
 
 def plain(value):

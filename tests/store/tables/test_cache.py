@@ -10,8 +10,15 @@ from kvstore.tables.handles import OpenTables
 from kvstore.values import MISSING
 
 
-def always():
-    return True
+class Store:
+    """Whose rows a test keeps."""
+
+    class state:  # noqa: N801 - as an instance has it
+        runs = ()
+
+
+def keep(cache, key, value):
+    cache.add_row(key, value, Store, Store.state.runs)
 
 
 class Holder:
@@ -30,19 +37,19 @@ def hold(cache, holder, piece, size):
 class TestRows:
     def test_tombstones_are_rows(self):
         cache = Cache(1 << 20)
-        cache.add_row(b"k", None, always)
+        keep(cache, b"k", None)
         assert cache.row(b"k") is None
         assert cache.row(b"other") is MISSING
 
     def test_only_while_the_tables_are_those_that_were_read(self):
         cache = Cache(1 << 20)
-        cache.add_row(b"k", b"v", lambda: False)
+        cache.add_row(b"k", b"v", Store, ("others",))
         assert cache.row(b"k") is MISSING
 
     def test_forgotten_with_the_swap(self):
         cache = Cache(1 << 20)
-        cache.add_row(b"k", b"v", always)
-        cache.add_row(b"l", b"v", always)
+        keep(cache, b"k", b"v")
+        keep(cache, b"l", b"v")
         cache.forget_rows({b"k", b"z"}, lambda: None)
         assert cache.row(b"k") is MISSING
         assert cache.row(b"l") == b"v"
@@ -51,25 +58,45 @@ class TestRows:
 
     def test_what_is_asked_for_outlives_what_is_not(self):
         cache = Cache(40_000)
-        cache.add_row(b"asked", b"v", always)
-        cache.add_row(b"not", b"v", always)
-        for number in range(1000):
-            cache.add_row(b"%d" % number, b"v" * 100, always)
+        keep(cache, b"asked", b"v")
+        keep(cache, b"not", b"v")
+        for number in range(2000):
+            keep(cache, b"%d" % number, b"v" * 100)
             assert cache.row(b"asked") == b"v"
             assert cache.statistics().bytes <= 40_000
         assert cache.row(b"not") is MISSING
 
+    def test_nothing_moves_while_all_fits(self):
+        cache = Cache(40_000)
+        keys = [b"%02d" % number for number in range(100)]
+        for key in keys:
+            keep(cache, key, b"v" * 100)
+        assert list(cache.rows) == keys
+
+    def test_one_of_four_comes_in_where_another_must_go(self):
+        cache = Cache(40_000)
+        for number in range(1000):
+            keep(cache, b"%d" % number, b"v" * 100)
+        came = 0
+        for number in range(400):
+            keep(cache, b"fresh %d" % number, b"v" * 100)
+            came += cache.row(b"fresh %d" % number) is not MISSING
+        assert came == 100
+
     def test_forgotten_in_the_old_generation_too(self):
         cache = Cache(40_000)
-        cache.add_row(b"k", b"v", always)
-        while b"k" in cache._young.rows:
-            cache.add_row(b"%d" % len(cache._young.rows), b"v" * 100, always)
+        keep(cache, b"k", b"v")
+        number = 0
+        while b"k" in cache.rows:
+            number += 1
+            keep(cache, b"%d" % number, b"v" * 100)
+        assert b"k" in cache._old.rows
         cache.forget_rows({b"k"}, lambda: None)
         assert cache.row(b"k") is MISSING
 
     def test_what_is_too_large(self):
         cache = Cache(1000)
-        cache.add_row(b"k", bytes(1000), always)
+        keep(cache, b"k", bytes(1000))
         assert cache.row(b"k") is MISSING
 
 
@@ -94,21 +121,12 @@ class TestPieces:
         assert holder.dropped == [0, 1]
         assert cache.statistics().piece_bytes == 1000
 
-    def test_blocks_before_sections(self):
-        cache, holder = Cache(1000), Holder()
-        hold(cache, holder, ~0, 400)
-        for piece in range(8):
-            hold(cache, holder, piece, 100)
-        assert holder.dropped == [0, 1]
-        hold(cache, holder, ~1, 400)
-        assert holder.dropped[:3] == [0, 1, ~0]
-
     def test_rows_take_their_place_but_for_a_quarter(self):
         cache, holder = Cache(40_000), Holder()
         for piece in range(40):
             hold(cache, holder, piece, 1000)
         for number in range(1000):
-            cache.add_row(b"%d" % number, b"v" * 100, always)
+            keep(cache, b"%d" % number, b"v" * 100)
             told = cache.statistics()
             assert told.bytes + told.piece_bytes <= 40_000
         assert told.piece_bytes == 10_000
@@ -126,9 +144,36 @@ class TestPieces:
     def test_no_budget_at_all(self):
         cache, holder = Cache(0), Holder()
         hold(cache, holder, 3, 1)
-        cache.add_row(b"k", b"v", always)
+        keep(cache, b"k", b"v")
         assert holder.dropped == [3]
         assert cache.row(b"k") is MISSING
+
+
+class TestDirectories:
+    def test_up_to_half_of_the_budget(self):
+        cache = Cache(1000)
+        claims = [cache.claim(200) for _ in range(3)]
+        assert [claim is not None for claim in claims] == [True, True, False]
+        assert cache.statistics().piece_bytes == 400
+
+    def test_given_back_when_nobody_has_them_any_more(self):
+        cache = Cache(1000)
+        claim = cache.claim(500)
+        assert claim is not None
+        assert cache.claim(1) is None
+        del claim
+        gc.collect()
+        assert cache.statistics().piece_bytes == 0
+        assert cache.claim(500) is not None
+
+    def test_rows_make_room_for_them(self):
+        cache = Cache(40_000)
+        for number in range(200):
+            keep(cache, b"%d" % number, b"v" * 100)
+        claim = cache.claim(20_000)
+        assert claim is not None
+        told = cache.statistics()
+        assert told.bytes + told.piece_bytes <= 40_000
 
 
 class TestHandles:

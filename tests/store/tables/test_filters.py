@@ -4,33 +4,55 @@ from __future__ import annotations
 
 import random
 import struct
+from array import array
 
-from kvstore.tables.filters import HASH_BITS, STARTS, HashSorter, hash_of, hashes_of, make_filter
-from kvstore.tables.slots import place_of, slots_of
+from crc32c import crc32c
+
+from kvstore.tables.filters import (
+    HASH_BITS,
+    STARTS,
+    HashSorter,
+    absolute_starts,
+    hash_of,
+    hashes_of,
+    make_filter,
+)
+from kvstore.tables.slots import (
+    CHECK_MASK,
+    PLACE_BITS,
+    SlotList,
+    block_and_record,
+    places_in_block,
+)
 
 
 def made_of(keys, step=1000):
-    sorter = HashSorter(with_positions=True)
+    """Of keys whose places are their numbers, and whose checks the numbers times three."""
+    sorter, slots = HashSorter(), SlotList()
     for at in range(0, len(keys), step):
-        sorter.add(hashes_of(keys[at : at + step]), range(at, at + len(keys[at : at + step])))
-    return make_filter(sorter)
+        some = keys[at : at + step]
+        sorter.add(hashes_of(list(map(crc32c, some))))
+        slots.add(range(at, at + len(some)), [3 * n for n in range(at, at + len(some))])
+    return make_filter(sorter, slots)
 
 
 class Probe:
     def __init__(self, made, items):
         self.made, self.items = made, items
         self.marks = made.filter[2 * (made.buckets + 1) :]
-        self.slots = struct.unpack(f"<{items}I", made.slots)
+        self.slots = struct.unpack(f"<{items}Q", made.slots)
 
     def places(self, key):
         """The positions of the keys that have this one's mark, in its bucket."""
-        hashed, buckets = hash_of(key), self.made.buckets
+        hashed, buckets = hash_of(crc32c(key)), self.made.buckets
         bucket = hashed * buckets >> HASH_BITS
         first, last = STARTS.unpack_from(self.made.filter, 2 * bucket)
         first += bucket * self.items // buckets
         last += (bucket + 1) * self.items // buckets
         mark = hashed & 0xFF
-        return [self.slots[at] for at in range(first, last) if self.marks[at] == mark]
+        slots = [self.slots[at] for at in range(first, last) if self.marks[at] == mark]
+        assert all(slot & CHECK_MASK == 3 * (slot >> PLACE_BITS) for slot in slots)
+        return [slot >> PLACE_BITS for slot in slots]
 
 
 def test_every_key_passes_and_leads_to_its_record():
@@ -59,18 +81,36 @@ def test_one_key():
 
 
 def test_equal_hashes_by_the_hundred():
-    sorter = HashSorter(with_positions=True)
-    sorter.add([5] * 100, range(100))
-    made = make_filter(sorter)
-    assert len(made.slots) == 400
+    sorter, slots = HashSorter(), SlotList()
+    sorter.add([5] * 100)
+    slots.add(range(100), [0] * 100)
+    assert len(make_filter(sorter, slots).slots) == 800
 
 
 def test_hashes_too_uneven_for_a_filter():
-    sorter = HashSorter(with_positions=False)
+    sorter, slots = HashSorter(), SlotList()
     sorter.add([5] * 100_000)
-    assert make_filter(sorter) is None
+    slots.add(range(100_000), [0] * 100_000)
+    assert make_filter(sorter, slots) is None
 
 
-def test_slots_name_block_and_record():
-    assert [place_of(slot) for slot in slots_of(7, 3)] == [(7, 0), (7, 1), (7, 2)]
-    assert place_of(slots_of((1 << 20) - 1, 4096)[-1]) == ((1 << 20) - 1, 4095)
+def test_places_beyond_4_gib_leave_the_filter_alone():
+    sorter, slots = HashSorter(), SlotList()
+    sorter.add([5, 6])
+    slots.add([0, 1 << 32], [0, 0])
+    made = make_filter(sorter, slots)
+    assert (len(made.filter), made.slots) == (6, b"")
+
+
+def test_places_in_blocks():
+    assert [block_and_record(at) for at in places_in_block(7, 3)] == [(7, 0), (7, 1), (7, 2)]
+    last = places_in_block((1 << 20) - 1, 4096)[-1]
+    assert block_and_record(last) == ((1 << 20) - 1, 4095)
+
+
+def test_where_buckets_start():
+    made = made_of([b"%d" % number for number in range(999)])
+    offsets = array("h", made.filter[: 2 * (made.buckets + 1)])
+    starts = absolute_starts(offsets, 999)
+    assert (starts[0], starts[-1]) == (0, 999)
+    assert list(starts) == sorted(starts)

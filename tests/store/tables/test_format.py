@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import msgpack
 import pytest
 
@@ -38,17 +40,23 @@ class TestBlocks:
     KEYS = (b"", b"k", b"l" * 255, b"m" * 256, b"n" * 70_000)
     VALUES = (b"v" * 65_536, None, b"", b"v" * 256, b"k")
 
-    def test_the_offsets_are_those_of_the_records(self):
+    @pytest.mark.parametrize("room", [5, 300, 1 << 20])
+    def test_the_offsets_are_those_of_the_records(self, room):
         block = block_of(list(self.KEYS), list(self.VALUES))
         fmt.check_block(block, fmt.seed(ID, 100), 100)
-        for key, value in zip(self.KEYS, self.VALUES, strict=True):
-            encoded = fmt.find_in_block(block, key)
-            assert fmt.decode_value(encoded, no_blob, 100) == value
+        body = len(block) - fmt.TAIL.size - 4 * (len(self.KEYS) + 1)
+        *starts, end = struct.unpack_from(f"<{len(self.KEYS) + 1}I", block, body)[::-1]
+        assert end == body
+        for at, key, value in zip(starts, self.KEYS, self.VALUES, strict=True):
+            some = block[at : at + room]
+            read = fmt.decode_record(some, lambda n, at=at: block[at : at + n], 100)
+            assert read == (key, value)
 
-    @pytest.mark.parametrize("absent", [b"a", b"l", b"l" * 256, b"m" * 255, b"z", b"\xc4\x01k"])
-    def test_what_is_not_there(self, absent):
-        block = block_of(list(self.KEYS), list(self.VALUES))
-        assert fmt.find_in_block(block, absent) is None
+    @pytest.mark.parametrize("data", [b"\xc0abcd", b"\xc4\x01k\xc1" + bytes(20)])
+    def test_no_record(self, data):
+        with pytest.raises(DamageError) as caught:
+            fmt.decode_record(data, lambda n: data[:n], 100)
+        assert caught.value.offset == 100
 
     def test_decoded_whole(self):
         block = block_of(list(self.KEYS), list(self.VALUES))
