@@ -25,7 +25,7 @@ from benches.peers.rows import recovery, ycsb
 from benches.peers.sizes import FULL, Sizes
 from benches.settings import ROOT
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """To be raised when a stock's contents change."""
 PAGES_PART: Final = 10
 """One in so many puts goes to an engine that logs whole pages: its log would be 40 times longer."""
