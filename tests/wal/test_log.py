@@ -227,6 +227,23 @@ class TestShapes:
                 assert record.length == len(chunk)
             manager.proceed.set()
 
+    def test_appended_beyond_a_group(self, place):
+        """Many chunks and long ones: framed in runs, and each has its position."""
+        chunks = [b"%04d" % number * (number % 7) for number in range(9000)]
+        chunks[100] = bytes(300 << 10)
+        chunks[200:200] = [b"", bytes(600 << 10), b"x"]
+        with place.open(preallocate_bytes=4 << 20) as log:
+            log.append(chunks)
+            log.append([b"next"])
+            entry, following = log.entries()
+            assert entry.read_all() == chunks
+            for number in (0, 99, 100, 101, 201, 8999):
+                with log.read_at(entry.chunks()[number].position) as chunk:
+                    assert chunk.read() == chunks[number]
+            assert following.read_all() == [b"next"]
+            killed = place.killed()
+        assert killed.recovered() == [(1, chunks), (2, [b"next"])]
+
     @shapes
     def test_in_pieces(self, place, chunks):
         with place.open() as log:

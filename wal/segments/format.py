@@ -175,6 +175,19 @@ def chunk_crc(seed: int, offset: int, head: bytes) -> int:
     return crc32c(head, seed_at(seed, offset))
 
 
+def encode_chunks(seed: int, offset: int, chunks: Sequence[bytes]) -> tuple[list[bytes], bytes]:
+    """Whole chunks of a streamed entry as buffers, and their crcs, as in the file."""
+    buffers: list[bytes] = []
+    crcs = bytearray()
+    for chunk in chunks:
+        head = CHUNK.pack(CHUNK_TAG, len(chunk))
+        tail = CRC.pack(crc32c(chunk, chunk_crc(seed, offset, head)))
+        buffers += (head, chunk, tail)
+        crcs += tail
+        offset += CHUNK_OVERHEAD + len(chunk)
+    return buffers, bytes(crcs)
+
+
 def encode_end(seed: int, entry_offset: int, entry_header: bytes, crcs: bytes, count: int) -> bytes:
     """The frame that makes a streamed entry valid. ``crcs``: every chunk's, as in the file."""
     end = END.pack(END_TAG, count)
