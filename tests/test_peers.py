@@ -28,6 +28,7 @@ from benches.peers.rows import Measured, Row, bounded
 from benches.peers.rows.catalogue import GROUPS, PLOTTED, ROWS, named
 from benches.peers.rows.course import by_interval
 from benches.peers.rows.ycsb import WORKLOADS, Operations, perform, records
+from benches.peers.running import Run
 from benches.peers.sizes import QUICK
 from benches.peers.tables import number, plain, spread
 from benches.settings import MIB
@@ -136,6 +137,16 @@ def test_every_engine_does_the_same(name: str, tmp_path: Path) -> None:
 def test_a_process_that_fails_ends_the_run() -> None:
     with pytest.raises(RuntimeError, match="kvstore"), processes(["kvstore"]) as (process,):
         process.call(Session.open, "", cache_bytes="no number")
+
+
+def test_an_engine_that_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+    (tmp_path / "kvstore.py").write_text("raise ImportError('from elsewhere')\n")
+    names = [f"kvstore@{tmp_path}", "kvstore"]
+    run = Run(names, frozenset({"load"}), QUICK, str(tmp_path / "kept"))
+    (tmp_path / "kept").mkdir()
+    (line,) = run.lines()
+    assert list(line.cells) == ["kvstore"]
+    assert len(run.failures) == 1
 
 
 def test_another_checkout_is_measured_as_an_engine(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 
 from benches.peers import engines, stock, syncs, tables
 from benches.peers.results import document
-from benches.peers.rows.catalogue import GROUPS, PLOTTED, named
+from benches.peers.rows.catalogue import AT_LENGTH, GROUPS, PLOTTED, named
 from benches.peers.running import Run
 from benches.peers.sizes import FULL, QUICK, Sizes
 from benches.settings import size, with_sizes
@@ -46,6 +46,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--check-syncs", action="store_true",
                         help="only count the syncs of durable puts, by strace")  # fmt: skip
     parser.add_argument("--plots", action="store_true", help="also measure what only plots show")
+    parser.add_argument("--ten-million", action="store_true",
+                        help="also what ten million keys cost; takes minutes")  # fmt: skip
     parser.add_argument("--fresh", action="store_true", help="load anew what is kept there")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.only if not named([name])]
@@ -89,12 +91,17 @@ def measure(
     options: argparse.Namespace, present: Sequence[str], sizes: Sizes, directory: str
 ) -> None:
     rows = named(options.only, plots=options.plots)
-    lines = list(Run(present, rows, sizes, directory, tables.progress).lines())
+    if options.ten_million:
+        rows |= AT_LENGTH
+    run = Run(present, rows, sizes, directory, tables.progress)
+    lines = list(run.lines())
     tables.show([line for line in lines if line.row.name not in PLOTTED or options.only])
     if options.out:
         with open(options.out, "w", encoding="utf-8") as file:
             json.dump(document(lines, sizes, directory), file)
             file.write("\n")
+    if run.failures:
+        sys.exit("\n".join(run.failures))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benches.measuring import settle
@@ -33,6 +33,8 @@ class Run:
     directory: str
     """Where stocks are kept, and everything else is while it is needed."""
     say: Say = lambda text: None
+    failures: list[str] = field(default_factory=list)
+    """What an engine failed in; the others go on."""
 
     def lines(self) -> Iterator[Line]:
         """Measure; the rows of a group come when all of its turns are over."""
@@ -48,9 +50,16 @@ class Run:
         for turn in range(turns):
             for name in (name for name in engines if turn < engine(name).turns):
                 self.say(f"{group.name}: {name}, turn {turn + 1} of {turns}")
-                for measured in self._one(group, name, list(lines), turn):
+                for measured in self._try(group, name, list(lines), turn):
                     if measured.row in lines:
                         lines[measured.row].cells.setdefault(name, Cell()).add(measured)
+
+    def _try(self, group: Group, name: str, rows: list[str], turn: int) -> list[Measured]:
+        try:
+            return self._one(group, name, rows, turn)
+        except RuntimeError as error:
+            self.failures.append(f"{group.name}: {error}")
+            return []
 
     def _one(self, group: Group, name: str, rows: list[str], turn: int) -> list[Measured]:
         keys = min(group.size(self.sizes), engine(name).most_keys or group.size(self.sizes))
