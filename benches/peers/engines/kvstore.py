@@ -38,20 +38,6 @@ class Kvstore(Engine):
         for key in keys:
             delete(key)
 
-    def get_each(self, keys: Sequence[bytes]) -> int:
-        # Not by map: a loop calls functions that are written in Python with less ado.
-        get, total = self._db.get, 0
-        for key in keys:
-            total += len(get(key))  # type: ignore[arg-type]
-        return total
-
-    def miss_each(self, keys: Sequence[bytes]) -> bool:
-        get, found = self._db.get, False
-        for key in keys:
-            if get(key) is not None:
-                found = True
-        return found
-
     def get_many(self, keys: Sequence[bytes]) -> Sequence[object]:
         return self._db.get_many(keys)
 
