@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 _FIRST_PAGE: Final = 32
 _LEAST_SHARE: Final = 8
-"""Of some items that are wanted each of several runs is asked for twice its share, and so many."""
+"""Of some items that are wanted a source is asked for twice its share, and so many."""
 _NOTHING: Final = State((Layer(0, threading.Lock()),), ())
+_NEVER: Final = Epoch(None)
 
 
 class PageWalk:
@@ -68,25 +69,46 @@ def walk(engine: Engine, wanted: Range, most: int | None, *, reverse: bool) -> P
 def _settled_pages(
     engine: Engine, state: State, wanted: Range, most: int | None, reverse: bool
 ) -> Iterator[Page]:
-    for page in merge_pages(_settled_sources(state, wanted, most, reverse), reverse=reverse):
+    for page in merge_pages(_sources(state, None, wanted, most, reverse), reverse=reverse):
         engine.check()
         yield page
     engine.check()
 
 
-def _settled_sources(
-    state: State, wanted: Range, most: int | None, reverse: bool
+def _sources(
+    state: State, epoch: Epoch | None, wanted: Range, most: int | None, reverse: bool
 ) -> list[Iterator[Page]]:
-    """What a state has of a range, newest first, without its active layer."""
+    """What a state has of a range, newest first. ``epoch``: of its active layer; None: without it.
+
+    Where ``most`` items are wanted a source is asked for as many as it will have among them, and
+    not for more before these are used up.
+    """
     low, high = wanted
-    first = _FIRST_PAGE if most is None else max(1, most)
-    sources = [layer.pages(low, high, None, first, reverse=reverse) for layer in state.layers[1:]]
-    keep, runs = most is not None, state.runs
-    if keep and len(runs) > 1:
-        most = 2 * first // len(runs) + _LEAST_SHARE
-    return sources + [
-        run.pages(low, high, reverse=reverse, fill_cache=keep, most=most) for run in runs
+    active, keep = state.layers[0], most is not None
+    layers = [each for each in state.layers if each.values and (each is not active or epoch)]
+    shares = _shares(most, [*map(len, layers), *[run.items for run in state.runs]])
+    sources = [
+        layer.pages(
+            low, high, epoch if layer is active else None, share or _FIRST_PAGE, reverse=reverse
+        )
+        for layer, share in zip(layers, shares, strict=False)
     ]
+    return sources + [
+        run.pages(low, high, reverse=reverse, fill_cache=keep, most=share)
+        for run, share in zip(state.runs, shares[len(layers) :], strict=True)
+    ]
+
+
+def _shares(most: int | None, items: list[int]) -> list[int | None]:
+    """How many of some items that are wanted sources of so many items are likely to have.
+
+    >>> _shares(100, [1_000_000, 5_000]), _shares(None, [7, 8])
+    ([100, 8], [None, None])
+    """
+    if most is None or len(items) < 2:
+        return [most] * len(items)
+    total = sum(items) or 1
+    return [min(most, 2 * most * each // total + _LEAST_SHARE) for each in items]
 
 
 class Pinned:
@@ -155,11 +177,7 @@ class Pinned:
 
     def sources(self, wanted: Range, most: int | None, reverse: bool) -> list[Iterator[Page]]:
         """What the state has of a range, newest first."""
-        sources = _settled_sources(self.state, wanted, most, reverse)
-        if self.layer.values:
-            first = _FIRST_PAGE if most is None else max(1, most)
-            sources.insert(0, self.layer.pages(*wanted, self.epoch, first, reverse=reverse))
-        return sources
+        return _sources(self.state, self.epoch, wanted, most, reverse)
 
     def load(self, key: bytes, value: Value) -> bytes | None:
         """A value that was found here, as bytes."""
@@ -199,7 +217,7 @@ class Pinned:
         self.state, self.layer, self.epoch, self._older = (
             _NOTHING,
             _NOTHING.layers[0],
-            Epoch(None),
+            _NEVER,
             (),
         )
 

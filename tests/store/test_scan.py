@@ -345,3 +345,23 @@ class TestAfterReopening:
         for scan in scans:
             with pytest.raises(kvstore.StoreClosedError):
                 list(scan)
+
+
+@pytest.mark.parametrize("limit", [1, 7, 40, 999, None])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_source_that_has_more_of_a_range_than_its_share(limit, reverse):
+    """What is asked for by the sizes of layers and runs may all lie in the smallest of them."""
+    with in_memory(durability=BUFFER) as db:
+        model = {b"m%05d" % n: b"old" for n in range(5000)}
+        db.write(model)
+        db.checkpoint()
+        for prefix in (b"a", b"z"):
+            few = {prefix + b"%03d" % n: b"new" for n in range(60)}
+            few |= {b"m%05d" % n: None for n in range(10)}
+            db.write({key: value for key, value in few.items() if value is not None})
+            db.write(dict.fromkeys([key for key, value in few.items() if value is None]))
+            model = {**model, **few}
+        model = {key: value for key, value in model.items() if value is not None}
+        for start in (None, b"a030", b"m", b"z", b"z050"):
+            found = list(db.scan(start, reverse=reverse, limit=limit))
+            assert found == model_scan(model, start, reverse=reverse, limit=limit)
