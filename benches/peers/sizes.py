@@ -12,8 +12,8 @@ from benches.peers.engines import MIB
 class Sizes:
     keys: int = 1_000_000
     repeats: int = 3
-    seconds: float = 3.0  # at most in a cell that counts what it has done
-    short_seconds: float = 1.5  # where it is no less told by half of that
+    seconds: float = 2.0  # at most in a cell that counts what it has done
+    short_seconds: float = 1.0  # where it is no less told by half of that
     sync_seconds: float = 0.8  # in a cell that waits for the disk
     floor_seconds: float = 0.3
     reads: int = 300_000
