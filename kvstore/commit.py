@@ -86,7 +86,7 @@ class Commits:
 
     def submit(
         self,
-        chunks: list[bytes],
+        chunks: tuple[bytes, ...],
         durability: Durability | None,
         decide: Decide | None = None,
         *,

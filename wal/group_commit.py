@@ -198,18 +198,24 @@ class GroupCommit:
         buffer = self.buffer
         if self.barred or buffer.hook_thread:
             self.check_barred()
-        with buffer.lock, buffer.whole:
-            wait = None if size <= buffer.room else buffer.make_room_locked(size)
-            if wait is not None:
-                return wait
-            if decide is not None:
-                decide()  # nothing has changed yet
-            entry_id = buffer.next_id
-            buffer.next_id = entry_id + 1
-            buffer.room -= size
-            buffer.chunks += count
-            buffer.items.append(item)
-            return self.enter_flight_locked(entry_id, rank, on_commit, item)
+        with buffer.lock:
+            try:  # what ``buffer.whole`` does, without its two frames
+                wait = None if size <= buffer.room else buffer.make_room_locked(size)
+                if wait is not None:
+                    return wait
+                if decide is not None:
+                    decide()  # nothing has changed yet
+                entry_id = buffer.next_id
+                buffer.next_id = entry_id + 1
+                buffer.room -= size
+                buffer.chunks += count
+                buffer.items.append(item)
+                return self.enter_flight_locked(entry_id, rank, on_commit, item)
+            except Exception:
+                raise
+            except BaseException as error:
+                buffer.latch_locked(copy_of_interrupt(error))
+                raise
 
     def enter_flight_locked(
         self,
@@ -222,7 +228,7 @@ class GroupCommit:
         """The ticket of an entry just accepted. Buffered behind nothing, it is complete."""
         kept = item if self._committed is not None else None
         segment_id = self.buffer.writer.segment_id
-        ticket = Ticket(self, EntryId(entry_id), segment_id, rank, on_commit, kept)
+        ticket = Ticket(self, entry_id, segment_id, rank, on_commit, kept)  # type: ignore[arg-type]
         if rank == BUFFER and not self.in_flight:
             ticket.error = self._run_hooks_inline(entry_id, on_commit, item)
             ticket.finished = True
@@ -241,7 +247,8 @@ class GroupCommit:
         """The hooks for an entry in flight: if one fails, what it keeps is out of step."""
         try:
             if self._accepted is not None and item is not None:
-                self._accepted(ticket.entry_id, ticket.segment_id, chunks_of(item))
+                chunks = item if isinstance(item, tuple) else chunks_of(item)
+                self._accepted(ticket.entry_id, ticket.segment_id, chunks)
             if on_accept is not None:
                 on_accept()
         except BaseException as error:
@@ -289,11 +296,12 @@ class GroupCommit:
             raise
         finally:
             try:
-                pass_on(ticket)
+                if ticket.successor is not None:
+                    pass_on(ticket)
             except BaseException:  # an interrupt must not end the chain of wake-ups
                 pass_on(ticket)
                 raise
-        return ticket.result()
+        return ticket.entry_id if ticket.error is None else ticket.result()
 
     def wait_aside(self, ticket: Ticket, timeout: float | None) -> EntryId:
         """Wait for a ticket that was submitted: many threads may, and none of them leads."""
@@ -384,7 +392,10 @@ def as_bytes(chunk: object) -> bytes:
 
 def prepare(chunks: Iterable[bytes]) -> tuple[Appended, int, int]:
     """An appended entry for a group: the item, a bound of its bytes, its number of chunks."""
-    if type(chunks) is list and set(map(type, chunks)) == {bytes}:
+    items: list[bytes] | tuple[bytes, ...]
+    if isinstance(chunks, tuple) and set(map(type, chunks)) == {bytes}:
+        items = chunks  # it cannot change
+    elif type(chunks) is list and set(map(type, chunks)) == {bytes}:
         items = chunks.copy()  # a third of what it takes to look at each in Python
     else:
         if isinstance(chunks, (bytes, bytearray, memoryview, str)) or not isinstance(

@@ -19,7 +19,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 from wal.tickets import Ticket
@@ -153,8 +152,10 @@ class Leadership:
 def wake(ticket: Ticket) -> None:
     """Let a ticket's owner go on. Waking twice, or someone who has gone, does nothing."""
     if ticket.lock is not None:
-        with suppress(RuntimeError):
+        try:  # noqa: SIM105 - suppress() would be three more frames for each commit
             ticket.lock.release()
+        except RuntimeError:
+            pass
 
 
 def pass_on(ticket: Ticket) -> None:

@@ -95,7 +95,7 @@ class Rounds:
             upto = buffer.last_id
             active = buffer.writer
             durable_end = active.committed_end
-            work = [writer.take() for writer in buffer.unwritten]
+            work = [*map(SegmentWriter.take, buffer.unwritten)]
             if len(work) > 1:
                 buffer.unwritten = [active]
             buffer.gathered = 0

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, cast
 from kvstore.aio.glance import in_tables
 from kvstore.aio.home import Home, Waker
 from kvstore.commit import StaleError
-from kvstore.mutations import encode
+from kvstore.mutations import Encoded
 from kvstore.values import MISSING, Found
 from wal import PositionNotFoundError, WalError
 
@@ -66,12 +66,15 @@ class AsyncCommits:
         commits = self._commits
         if commits.is_large(mutations):
             return self._home.run(commits.commit, mutations, durability, decide)
-        return self.commit_chunks(encode(mutations), durability, decide)
+        return self.commit_chunks(Encoded.of(mutations), durability, decide)
 
     async def commit_chunks(
-        self, chunks: list[bytes], durability: Durability | None, decide: Decide | None = None
+        self, chunks: tuple[bytes, ...], durability: Durability | None, decide: Decide | None = None
     ) -> int:
-        """Commit mutations that are encoded already; none of their values is large."""
+        """Commit mutations that are encoded already; none of their values is large.
+
+        A plain tuple is a single put (see :meth:`Memtable.apply`), any other entry is Encoded.
+        """
         commits = self._commits
         ticket = None
         if self._waiting is None:
@@ -93,7 +96,7 @@ class AsyncCommits:
             raise self._engine.failure(error) from error
 
     async def _wait_for_room(
-        self, chunks: list[bytes], durability: Durability | None, decide: Decide | None
+        self, chunks: tuple[bytes, ...], durability: Durability | None, decide: Decide | None
     ) -> Ticket:
         commits = self._commits
         self._home.enter()

@@ -21,7 +21,7 @@ from kvstore.batch import Mutations
 from kvstore.codecs import Codec
 from kvstore.commit import read_only
 from kvstore.keyspaces import ROOT
-from kvstore.mutations import Buffer, as_key, as_value, encode_put
+from kvstore.mutations import PUT, VERSION, Buffer, as_key, as_value, now, pack_single
 from kvstore.values import Found
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ class AsyncStore(AsyncWrites[bytes, Buffer]):
         key, data = ROOT.stored(as_key(key)), as_value(value)
         self._home.check()
         if len(data) < self._large:
-            await self._writer().commit_chunks(encode_put(key, data), durability)
+            chunks = (pack_single(VERSION, now(), PUT), key, data)
+            await self._writer().commit_chunks(chunks, durability)
         else:
             await self._writer().commit({key: data}, durability)
 
