@@ -16,7 +16,7 @@ from kvstore.memory.memtable import Memtable
 from kvstore.memory.pinned import PageWalk, Pinned, walk
 from kvstore.memory.state import State
 from kvstore.ranges import Range
-from kvstore.tables.cache import Cache
+from kvstore.tables.cache import ADMITTED, Cache
 from kvstore.values import MISSING, Found, Value, int_to_position
 from wal import PositionNotFoundError, WalError, WriteAheadLog
 
@@ -105,6 +105,9 @@ class Engine:
         for look_up in state.look_ups:
             value = look_up(key, crc)
             if value is not MISSING:
+                cache.misses += 1
+                if cache.full and cache.misses & ADMITTED:  # as add_row, without its frame
+                    return value
                 if value is None or type(value) is bytes:  # a blob would keep its table alive
                     cache.add_row(key, value, memtable, state.runs)
                 return value

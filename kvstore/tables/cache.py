@@ -35,7 +35,8 @@ T = TypeVar("T")
 _ROW_OVERHEAD: Final = 180
 _PIECES_SHARE: Final = 4
 _DIRECTORIES_SHARE: Final = 2
-_ADMITTED: Final = 3
+ADMITTED: Final = 3
+"""While rows must go, a row comes in where the count of misses has none of these bits."""
 _MOST_AT_ONCE: Final = 256 << 10
 """As much room as is made at once."""
 
@@ -188,8 +189,10 @@ class Cache:
         self.old_rows: Mapping[bytes, Value] = self._old.rows
         """The others: what is found here is to be asked for with :meth:`row`."""
         self.hits = 0
-        self._misses = 0
-        self._full = False
+        self.misses = 0
+        self.full = False
+        """Whether something must go for whatever comes: then :meth:`add_row` takes every fourth."""
+        self._room = budget  # at least; what was let go of is counted when there is none left
         self._pieces: deque[tuple[weakref.ref[Holder], int, int]] = deque()
         self._piece_bytes = 0
         self._claimed = 0
@@ -221,9 +224,11 @@ class Cache:
                 self._young.add_row(key, value)  # type: ignore[arg-type]
 
     def add_row(self, key: bytes, value: Value, store: HasState, runs: object) -> None:
-        """Keep what the tables of ``runs`` have, if these are still the store's."""
-        self._misses += 1
-        if self._full and self._misses & _ADMITTED:
+        """Keep what the tables of ``runs`` have, if these are still the store's.
+
+        The caller has counted the miss.
+        """
+        if self.full and self.misses & ADMITTED:
             return
         size = _row_bytes(key, value)
         with self.lock:
@@ -231,7 +236,7 @@ class Cache:
             if store.state.runs is runs and key not in young.rows and self._fits(size):
                 young.rows[key] = value
                 young.rows_size += size
-                self._make_room()
+                self._take(size)
 
     def forget_rows(self, keys: Collection[bytes], swap: Callable[[], None]) -> None:
         """Forget these rows and change the tables by ``swap``, in one hold of the lock.
@@ -250,7 +255,7 @@ class Cache:
             for generation in (self._young, self._old):
                 generation.rows, generation.rows_size = {}, 0
             self._publish()
-            self._full = False
+            self.full = False
             swap()
 
     # ------------------------------------------------------------------ blocks
@@ -272,10 +277,10 @@ class Cache:
     def add_block(self, token: int, block: Page, nbytes: int) -> None:
         """Keep a decoded block that takes up ``nbytes``."""
         with self.lock:
-            self._misses += 1
+            self.misses += 1
             if token not in self._young.blocks and self._fits(nbytes):
                 self._young.add_block(token, block, nbytes)
-                self._make_room()
+                self._take(nbytes)
 
     # ------------------------------------------------------------------ directories
 
@@ -286,7 +291,7 @@ class Cache:
             if self._claimed + nbytes > self.budget // _DIRECTORIES_SHARE:
                 return None
             self._claimed += nbytes
-            self._make_room()
+            self._take(nbytes)
         return Claim(nbytes, self._released)
 
     def _take_back(self) -> None:
@@ -300,7 +305,7 @@ class Cache:
         """
         self._pieces.append((holder, piece, size))
         self._piece_bytes += size
-        self._make_room()
+        self._take(size)
 
     # ------------------------------------------------------------------ the budget; lock held
 
@@ -310,18 +315,23 @@ class Cache:
     def _fits(self, size: int) -> bool:
         return size <= self.budget // 4
 
+    def _take(self, size: int) -> None:
+        self._room -= size
+        if self._room < 0:
+            self._make_room()
+
     def _make_room(self) -> None:
-        room = self.budget - self._claimed - self._young.size - self._old.size
-        if self._piece_bytes <= room:
-            return
         self._take_back()
+        room = self.budget - self._claimed - self._young.size - self._old.size
         least = self.budget // _PIECES_SHARE
         while self._pieces and self._piece_bytes > max(least, room):
             self._drop_piece()
         if self._piece_bytes > room:
-            self._full = True
+            self.full = True
             at_once = min(_MOST_AT_ONCE, self.budget >> 6)
             self._drop_entries(self.budget - self._claimed - self._piece_bytes - at_once)
+        self._room = self.budget - self._claimed - self._piece_bytes
+        self._room -= self._young.size + self._old.size
 
     def _drop_piece(self) -> None:
         reference, piece, size = self._pieces.popleft()
@@ -347,7 +357,7 @@ class Cache:
             self._take_back()
             return CacheStatistics(
                 self.hits,
-                self._misses,
+                self.misses,
                 self._young.size + self._old.size,
                 self._piece_bytes + self._claimed,
                 self.budget,

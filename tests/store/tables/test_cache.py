@@ -18,6 +18,7 @@ class Store:
 
 
 def keep(cache, key, value):
+    cache.misses += 1
     cache.add_row(key, value, Store, Store.state.runs)
 
 
