@@ -288,21 +288,22 @@ def test_a_scan_looks_no_further_than_it_is_asked():
             assert blocks_read({**start, "reverse": reverse, "limit": 5}, 5) <= 4
 
 
+REOPENED = {b"%05d" % n: b"%d" % n * (n % 40) for n in range(3000)}
+
+
 class TestAfterReopening:
     """All of it is in tables: nothing has to be held, and pages end where the limit does."""
-
-    ITEMS = {b"%05d" % n: b"%d" % n * (n % 40) for n in range(3000)}
 
     def reopened(self, **options):
         files = MemoryFileSystem()
         options |= {"file_system": files, "durability": BUFFER, "memtable_bytes": SMALL}
         with kvstore.open("s", processes=False, **options) as db:
             for at in range(3):  # runs that overlap
-                db.write(dict(list(self.ITEMS.items())[at::3]))
+                db.write(dict(list(REOPENED.items())[at::3]))
                 db.write(dict.fromkeys([b"%05d" % n for n in range(at, 3000, 7)], b"old"))
                 db.checkpoint()
             db.write({b"%05dgone" % n: b"" for n in range(0, 3000, 2)})
-            db.write(self.ITEMS)
+            db.write(REOPENED)
             db.checkpoint()
             db.write(dict.fromkeys([b"%05dgone" % n for n in range(0, 3000, 2)]))
             db.checkpoint()
@@ -320,20 +321,20 @@ class TestAfterReopening:
                     start, stop = b"%05d" % (turn * 37), b"%05d" % (2950 - turn)
                     for bounds in ({}, {"start": start}, {"stop": stop, "start": start}):
                         found = list(db.scan(**bounds, reverse=reverse, limit=limit))
-                        wanted = model_scan(self.ITEMS, **bounds, reverse=reverse, limit=limit)
+                        wanted = model_scan(REOPENED, **bounds, reverse=reverse, limit=limit)
                         assert found == wanted
 
     def test_what_is_written_meanwhile_is_not_in_it(self):
         with self.reopened() as db:
             scans = [db.scan(), db.scan(limit=2900), db.scan(reverse=True)]
             firsts = [next(scan) for scan in scans[1:]]
-            db.write(dict.fromkeys(self.ITEMS, b"new"))
+            db.write(dict.fromkeys(REOPENED, b"new"))
             db[b""] = b"first"
             db.checkpoint()
             db.compact()
-            assert list(scans[0]) == list(self.ITEMS.items())
-            assert [firsts[0], *scans[1]] == list(self.ITEMS.items())[:2900]
-            assert [firsts[1], *scans[2]] == list(self.ITEMS.items())[::-1]
+            assert list(scans[0]) == list(REOPENED.items())
+            assert [firsts[0], *scans[1]] == list(REOPENED.items())[:2900]
+            assert [firsts[1], *scans[2]] == list(REOPENED.items())[::-1]
             assert next(db.scan()) == (b"", b"first")
 
     def test_it_ends_with_the_store(self):
