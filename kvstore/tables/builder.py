@@ -3,8 +3,8 @@
 No step of the interpreter is taken for a single record: encoded lengths, offsets, checksums of keys
 and the blocks themselves are made by calls that walk lists in C.
 
-Memory: what is not yet a full block, the output gathered up to 1 MiB, 16 bytes a key for filter and
-slots, and a separator for each block. A large value passes through in pieces.
+Memory: what is not yet a full block, the output gathered up to 1 MiB, 16 bytes a key for its
+directory, and a separator for each block. A large value passes through in pieces.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from kvstore.tables.compression import codec_of
 from kvstore.tables.filters import HashSorter, hashes_of, make_filter
 from kvstore.tables.format import Footer, Section, Stored
 from kvstore.tables.records import TableRecord, lower_bound, upper_bound
-from kvstore.tables.slots import SlotList, checks_of, places_in_block
+from kvstore.tables.slots import RecordList, checks_of, places_in_block
 from kvstore.values import Value
 from wal.files import Buffer, FileSystem
 
@@ -34,8 +34,8 @@ _WRITE_BYTES: Final = 1 << 20
 LARGEST_INLINE: Final = 1 << 20
 """A longer value never lies in a block, whatever ``large_value_bytes`` says."""
 _SIZES: Final = [fmt.encoded_bytes(bytes(length)) for length in range(1024)]
-_DIRECTORY_BYTES: Final = 5 / 4 + 3 / 2 + 8
-"""Filter, sieve and slots, for each key."""
+_DIRECTORY_BYTES: Final = 5 / 4 + 3 / 2 + 12
+"""Filter, sieve, slots and records, for each key."""
 
 
 class TableBuilder:
@@ -69,7 +69,7 @@ class TableBuilder:
         self._output = _Output(files, path)
         self._output.write(fmt.encode_header(table_id))
         self._hashes = HashSorter()
-        self._slots = SlotList()
+        self._records = RecordList()
         # What is not in a block yet; _sizes are the encoded bytes of each record.
         self._keys: list[bytes] = []
         self._values: list[Stored] = []
@@ -197,13 +197,23 @@ class TableBuilder:
         """Write all full blocks, or all there is."""
         ends = list(accumulate(self._sizes))
         start = base = 0
-        while self._pending >= self._block_bytes or (everything and start < len(ends)):
-            stop = bisect_left(ends, base + self._block_bytes, start) + 1
-            stop = min(stop, start + fmt.MOST_RECORDS, len(ends))
+        while start < len(ends):
+            stop = self._end_of_block(ends, start, base)
+            if stop > len(ends) and not everything:
+                break
+            stop = min(stop, len(ends))
             self._write_block(start, stop)
             self._pending -= ends[stop - 1] - base
             base, start = ends[stop - 1], stop
         del self._keys[:start], self._values[:start], self._sizes[:start]
+
+    def _end_of_block(self, ends: list[int], start: int, base: int) -> int:
+        """Where the block that begins at ``start`` ends; beyond all while it is not full."""
+        stop = bisect_left(ends, base + self._block_bytes, start) + 1
+        if stop - start < fmt.LEAST_RECORDS:
+            most = base + fmt.LONGER_BLOCKS * self._block_bytes
+            stop = min(start + fmt.LEAST_RECORDS, bisect_left(ends, most, start) + 1)
+        return min(stop, start + fmt.MOST_RECORDS)
 
     def _write_block(self, start: int, stop: int) -> None:
         keys, values, sizes = (
@@ -215,7 +225,7 @@ class TableBuilder:
         pieces = fmt.encode_block(keys, values, sizes, fmt.seed(self._id, offset), self._codec)
         crcs = list(map(crc32c, keys))
         self._hashes.add(hashes_of(crcs))
-        self._slots.add(self._places(offset, sizes), checks_of(crcs, values))
+        self._records.add(self._places(offset, sizes), checks_of(crcs, values))
         self._separators.append(_separator(self._last, keys[0]))
         self._offsets.append(offset)
         self._output.write(*pieces)
@@ -233,13 +243,14 @@ class TableBuilder:
     def _write_sections(self) -> tuple[list[Section], int]:
         index = fmt.encode_index(self._separators, self._offsets, self._lengths)
         sections = [self._write_section(fmt.INDEX, index)]
-        hashed = make_filter(self._hashes, self._slots) if self._items else None
+        hashed = make_filter(self._hashes) if self._items else None
         if hashed is None:
             return sections, 0
         sections.append(self._write_section(fmt.FILTER, hashed.filter))
         sections.append(self._write_section(fmt.SIEVE, hashed.sieve))
-        if hashed.slots:
+        if self._records.fits:
             sections.append(self._write_section(fmt.SLOTS, hashed.slots))
+            sections.append(self._write_section(fmt.RECORDS, self._records.data()))
         return sections, hashed.buckets
 
     def _write_section(self, kind: int, data: bytes) -> Section:

@@ -35,7 +35,7 @@ from operator import add, and_, floordiv, mul
 from typing import Final
 
 from kvstore.tables.format import u32s
-from kvstore.tables.slots import SlotList, joined
+from kvstore.tables.slots import joined
 
 HASH_BITS: Final = 30
 MOST_HASH: Final = (1 << HASH_BITS) - 1
@@ -107,34 +107,32 @@ class HashTable:
     sieve: bytes
 
 
-def make_filter(sorter: HashSorter, slots: SlotList) -> HashTable | None:
-    """The filter and the slots of what was sorted; None if the hashes are too uneven.
+def make_filter(sorter: HashSorter) -> HashTable | None:
+    """The filter, the slots and the sieve of what was sorted; None if the hashes are too uneven.
 
-    >>> sorter, slots = HashSorter(), SlotList()
+    >>> sorter = HashSorter()
     >>> sorter.add(hashes_of([1, 2]))
-    >>> slots.add([0, 1], [0, 0])
-    >>> made = make_filter(sorter, slots)
-    >>> made.buckets, len(made.filter), len(made.slots)
-    (1, 6, 16)
+    >>> made = make_filter(sorter)
+    >>> made.buckets, len(made.filter), len(made.slots), len(made.sieve)
+    (1, 6, 8, 2)
     """
     items = sorter.count
-    sieve = bytearray(sieve_bytes(items))
     buckets = max(1, (items + _PER_BUCKET - 1) // _PER_BUCKET)
     starts: list[int] = []
-    marks, placed = bytearray(), bytearray()
+    marks, slots, sieve = bytearray(), bytearray(), bytearray(sieve_bytes(items))
     for numbers in sorter.sorted_ranges():
         bounds = _bounds(numbers, len(starts), buckets)
         starts += [len(marks) + at for at in map(bisect_left, repeat(numbers), bounds)]
-        marks += u32s(array("Q", numbers))[4::8]
+        data = u32s(array("Q", numbers))
+        marks += data[4::8]
+        slots += array("I", data)[::2].tobytes()
         _sift(sieve, numbers)
-        if slots.fits:
-            placed += u32s(slots.permuted(numbers))
     starts += repeat(items, buckets + 1 - len(starts))
     try:
         offsets = array("h", [at - b * items // buckets for b, at in enumerate(starts)])
     except OverflowError:
         return None
-    return HashTable(buckets, u32s(offsets) + bytes(marks), bytes(placed), bytes(sieve))
+    return HashTable(buckets, u32s(offsets) + bytes(marks), bytes(slots), bytes(sieve))
 
 
 def sieve_bytes(items: int) -> int:

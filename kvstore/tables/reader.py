@@ -201,9 +201,9 @@ class TableReader:
         slots, probes = directory.slots, 0
         while found >= 0:
             probes += 1
-            if slots is None or probes > MOST_PROBES:
+            if not slots or probes > MOST_PROBES:
                 return self._search(key, table)
-            value = self._look_at(slots[found], key, crc, table)
+            value = self._look_at(directory.records[slots[found]], key, crc, table)
             if value is not MISSING:
                 return value
             found = marks.find(hashed & 0xFF, found + 1, last)
@@ -217,34 +217,34 @@ class TableReader:
         if claim is not None:
             self._directory = Directory(self.footer, self._read_section, claim)
             return self.get(key, crc, table)
-        for probes, slot in enumerate(probe(self.footer, self.section, hash_of(crc))):
-            if slot is None or probes >= MOST_PROBES:
+        for probes, record in enumerate(probe(self.footer, self.section, hash_of(crc))):
+            if record is None or probes >= MOST_PROBES:
                 return self._search(key, table)
-            value = self._look_at(slot, key, crc, table)
+            value = self._look_at(record, key, crc, table)
             if value is not MISSING:
                 return value
         return MISSING
 
-    def slots_of(self, crc: int) -> list[int | None]:
-        """The slots of the keys that may have a crc32c, None for each without."""
+    def records_of(self, crc: int) -> list[int | None]:
+        """The records of the keys that may have a crc32c, None for each without."""
         return list(probe(self.footer, self.section, hash_of(crc)))
 
-    def _look_at(self, slot: int, key: bytes, crc: int, table: Table) -> Found:
-        """The value of the record that a slot names, if it is the key's."""
+    def _look_at(self, record: int, key: bytes, crc: int, table: Table) -> Found:
+        """The value of a record, if it is the key's."""
         if self.codec is not None:
-            return self._look_into_block(slot, key, table)
-        data = self.file.read_at(slot >> PLACE_BITS, self._room + len(key))
+            return self._look_into_block(record, key, table)
+        data = self.file.read_at(record >> PLACE_BITS, self._room + len(key))
         # Of a short key and a short value the heads need no look: the check tells if any is wrong.
         at = len(key) + 2
         if data.startswith(key, 2) and data[at] == BIN8:
             value = data[at + 2 : at + 2 + data[at + 1]]
-            if crc32c(value, crc) == slot & CHECK_MASK:
+            if crc32c(value, crc) == record & CHECK_MASK:
                 return value
-        return self._look_closer(slot, key, data, table)
+        return self._look_closer(record, key, data, table)
 
-    def _look_closer(self, slot: int, key: bytes, data: bytes, table: Table) -> Found:
+    def _look_closer(self, record: int, key: bytes, data: bytes, table: Table) -> Found:
         """As :meth:`_look_at`, for all that is not a short value behind the key itself."""
-        at = slot >> PLACE_BITS
+        at = record >> PLACE_BITS
 
         def read(length: int) -> bytes:
             if length > _LONGEST_RECORD:
@@ -252,21 +252,21 @@ class TableReader:
             return self.read_at(at, length)
 
         found, stored = fmt.decode_record(data, read, at)
-        if check_of(crc32c(found), stored) != slot & CHECK_MASK:
+        if check_of(crc32c(found), stored) != record & CHECK_MASK:
             raise DamageError("a record's checksum does not match", at)
         return self._shown(stored, table) if found == key else MISSING
 
     def _shown(self, stored: Stored, table: Table) -> Found:
         return _blob(table, *stored) if isinstance(stored, ExtType) else stored
 
-    def _look_into_block(self, slot: int, key: bytes, table: Table) -> Found:
-        number, record = block_and_record(slot >> PLACE_BITS)
+    def _look_into_block(self, record: int, key: bytes, table: Table) -> Found:
+        number, at = block_and_record(record >> PLACE_BITS)
         if number >= self.footer.blocks:
-            raise DamageError("a slot names a block that is not there")
+            raise DamageError("a record is said to be in a block that is not there")
         keys, values = self.page(number, table, keep=True)
-        if record >= len(keys):
-            raise DamageError("a slot names a record that is not there")
-        return values[record] if keys[record] == key else MISSING
+        if at >= len(keys):
+            raise DamageError("a record is said to be where there is none")
+        return values[at] if keys[at] == key else MISSING
 
     def _search(self, key: bytes, table: Table) -> Found:
         """The key's value, by bisecting the index and then a block."""

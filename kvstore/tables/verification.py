@@ -45,7 +45,7 @@ def verify_table(reader: TableReader, table: Table) -> None:
             if isinstance(value, TableBlob):
                 for _ in value.pieces():
                     pass
-        _check_slots(reader, number, keys, values)
+        _check_records(reader, number, keys, values)
         items, last = items + len(keys), keys[-1]
         tombstones += values.count(None)
     footer = reader.footer
@@ -55,7 +55,9 @@ def verify_table(reader: TableReader, table: Table) -> None:
         raise DamageError("the last key is not the manifest's")
 
 
-def _check_slots(reader: TableReader, number: int, keys: list[bytes], values: list[Value]) -> None:
+def _check_records(
+    reader: TableReader, number: int, keys: list[bytes], values: list[Value]
+) -> None:
     """Raise DamageError unless each record of a block is found by its key's hash."""
     if not reader.footer.buckets:
         return
@@ -71,6 +73,6 @@ def _check_slots(reader: TableReader, number: int, keys: list[bytes], values: li
         places = fmt.offsets_of(sizes, at)
     checks = checks_of(crcs, stored)
     for crc, place, check in zip(crcs, places, checks, strict=True):
-        slots = reader.slots_of(crc)
-        if (place << PLACE_BITS | check) not in slots and None not in slots:
+        records = reader.records_of(crc)
+        if (place << PLACE_BITS | check) not in records and None not in records:
             raise DamageError("a key is not found by its hash", at)

@@ -140,7 +140,7 @@ def check_crc(row: Row, length: int) -> None:
 
 def test_the_footer_vouches_for_the_sections() -> None:
     rows = {(row.part, row.field): row for row in decoded("table")}
-    for section in ("index", "filter", "sieve", "slots"):
+    for section in ("index", "filter", "sieve", "slots", "records"):
         kind, offset, length, required, crc = msgpack.unpackb(rows["footer", section].data)
         said = f"kind {kind}, at {offset}, {length} bytes, required"
         assert (said, required) == (rows["footer", section].value, True)
@@ -158,9 +158,11 @@ def test_filter_and_slots_follow_the_pages_rule() -> None:
     sieve = rows["sieve", "bytes"].data
     found = {bit for bit in range(8 * len(sieve)) if sieve[bit // 8] >> bit % 8 & 1}
     assert found == {8 * (hashed % len(sieve)) + (hashed >> 27) for hashed in hashes}
-    slots = [row for row in decoded("table") if row.part == "slots"]
-    for hashed, check, place in zip(sorted(hashes), slots[::2], slots[1::2], strict=False):
-        key, value = hashes[hashed], ITEMS[hashes[hashed]]
+    slots = [row.data for row in decoded("table") if (row.part, row.field) == ("slots", "slot")]
+    numbers = [int.from_bytes(slot, "little") for slot in slots]
+    assert numbers == [list(ITEMS).index(hashes[hashed]) for hashed in sorted(hashes)]
+    records = [row for row in decoded("table") if row.part == "records"]
+    for (key, value), check, place in zip(ITEMS.items(), records[::2], records[1::2], strict=False):
         record = dumped("table")[int(place.value) :]
         assert record.startswith(msgpack.packb(key))
         told = int.from_bytes(check.data, "little")
@@ -238,5 +240,9 @@ def test_fields_lie_one_behind_the_other(heading: str, size: int) -> None:
 def test_sizes_that_the_page_names() -> None:
     assert f"| header | {fmt.HEADER_BYTES} |" in PAGE
     assert f"| footer | {fmt.FOOTER_TAIL_BYTES} + *n* |" in PAGE
-    assert f"once it has {fmt.BLOCK_BYTES >> 10} KiB, or {fmt.MOST_RECORDS:,} records" in PAGE
+    longest = fmt.LONGER_BLOCKS * fmt.BLOCK_BYTES
+    assert (
+        f"once it has {fmt.BLOCK_BYTES >> 10} KiB and {fmt.LEAST_RECORDS} records, or"
+        f" {longest >> 10} KiB, or {fmt.MOST_RECORDS:,}"
+    ) in PAGE
     assert f"at most {fmt.LARGEST_RAW_BODY >> 20} MiB raw" in PAGE

@@ -119,7 +119,7 @@ def test_another_table_under_the_name(small):
         get(reading_of(replace(record, size=len(other)), other), b"k")
 
 
-@pytest.mark.parametrize("kind", [fmt.FILTER, fmt.SLOTS])
+@pytest.mark.parametrize("kind", [fmt.FILTER, fmt.SIEVE, fmt.SLOTS, fmt.RECORDS])
 def test_a_forged_section_raises_nothing_else(kind):
     """Someone who can make the checksums right can hide keys, but do nothing worse."""
     files = MemoryFileSystem()

@@ -20,27 +20,24 @@ from kvstore.tables.filters import (
 from kvstore.tables.slots import (
     CHECK_MASK,
     PLACE_BITS,
-    SlotList,
+    RecordList,
     block_and_record,
     places_in_block,
 )
 
 
 def made_of(keys, step=1000):
-    """Of keys whose places are their numbers, and whose checks the numbers times three."""
-    sorter, slots = HashSorter(), SlotList()
+    sorter = HashSorter()
     for at in range(0, len(keys), step):
-        some = keys[at : at + step]
-        sorter.add(hashes_of(list(map(crc32c, some))))
-        slots.add(range(at, at + len(some)), [3 * n for n in range(at, at + len(some))])
-    return make_filter(sorter, slots)
+        sorter.add(hashes_of(list(map(crc32c, keys[at : at + step]))))
+    return make_filter(sorter)
 
 
 class Probe:
     def __init__(self, made, items):
         self.made, self.items = made, items
         self.marks = made.filter[2 * (made.buckets + 1) :]
-        self.slots = struct.unpack(f"<{items}Q", made.slots)
+        self.slots = struct.unpack(f"<{items}I", made.slots)
 
     def places(self, key):
         """The positions of the keys that have this one's mark, in its bucket."""
@@ -50,9 +47,7 @@ class Probe:
         first += bucket * self.items // buckets
         last += (bucket + 1) * self.items // buckets
         mark = hashed & 0xFF
-        slots = [self.slots[at] for at in range(first, last) if self.marks[at] == mark]
-        assert all(slot & CHECK_MASK == 3 * (slot >> PLACE_BITS) for slot in slots)
-        return [slot >> PLACE_BITS for slot in slots]
+        return [self.slots[at] for at in range(first, last) if self.marks[at] == mark]
 
 
 def test_every_key_passes_and_leads_to_its_record():
@@ -81,25 +76,32 @@ def test_one_key():
 
 
 def test_equal_hashes_by_the_hundred():
-    sorter, slots = HashSorter(), SlotList()
+    sorter = HashSorter()
     sorter.add([5] * 100)
-    slots.add(range(100), [0] * 100)
-    assert len(make_filter(sorter, slots).slots) == 800
+    assert len(make_filter(sorter).slots) == 400
 
 
 def test_hashes_too_uneven_for_a_filter():
-    sorter, slots = HashSorter(), SlotList()
+    sorter = HashSorter()
     sorter.add([5] * 100_000)
-    slots.add(range(100_000), [0] * 100_000)
-    assert make_filter(sorter, slots) is None
+    assert make_filter(sorter) is None
 
 
-def test_places_beyond_4_gib_leave_the_filter_alone():
-    sorter, slots = HashSorter(), SlotList()
-    sorter.add([5, 6])
-    slots.add([0, 1 << 32], [0, 0])
-    made = make_filter(sorter, slots)
-    assert (len(made.filter), made.slots) == (6, b"")
+def test_records_have_place_and_check():
+    records = RecordList()
+    records.add([7, (1 << 32) - 1], [1, 2])
+    assert records.fits
+    told = struct.unpack("<2Q", records.data())
+    assert [(each >> PLACE_BITS, each & CHECK_MASK) for each in told] == [
+        (7, 1),
+        ((1 << 32) - 1, 2),
+    ]
+
+
+def test_places_beyond_4_gib_cannot_be_told():
+    records = RecordList()
+    records.add([0, 1 << 32], [0, 0])
+    assert not records.fits
 
 
 def test_places_in_blocks():

@@ -29,7 +29,7 @@ class TestHeader:
             fmt.check_header(fmt.encode_header(ID), bytes(16))
 
     def test_of_a_newer_version(self, monkeypatch):
-        monkeypatch.setattr(fmt, "VERSION", 2)
+        monkeypatch.setattr(fmt, "VERSION", fmt.VERSION + 1)
         header = fmt.encode_header(ID)
         monkeypatch.undo()
         with pytest.raises(FormatVersionError):

@@ -108,7 +108,7 @@ class TestReading:
         assert get(read, b"not there") is MISSING
 
     def test_hashes_too_uneven_for_a_filter(self, files, directory, monkeypatch):
-        monkeypatch.setattr("kvstore.tables.builder.make_filter", lambda hashes, slots: None)
+        monkeypatch.setattr("kvstore.tables.builder.make_filter", lambda hashes: None)
         items = some_items(100)
         read = table(files, directory, items)
         assert {key: get(read, key) for key in items} == items
