@@ -11,9 +11,21 @@ timsort finds the sorted parts, so this costs 56 to 76 ns an item, where a heap 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, Protocol
 
-from kvstore.values import Page, PlainPage, Value, part_of
+from kvstore.values import NO_ITEMS, Page, PlainPage, Value, part_of
+
+LARGEST: Final = 1024
+"""Of no source more items are held at once for those that are wanted."""
+FEW: Final = 8
+"""So many times the items of a page may another one have before they are added one by one."""
+
+
+class Some(Protocol):
+    """Asks a source for the first items of a range, or the last: ``most``, or all there are."""
+
+    def __call__(self, low: bytes, high: bytes | None, most: int, *, reverse: bool) -> Page: ...
 
 
 def merge_pages(
@@ -48,7 +60,7 @@ def _merged(sources: list[Iterator[Page]], reverse: bool, drop_tombstones: bool)
 def _shown(pages: Iterator[Page], drop_tombstones: bool) -> Iterator[Page]:
     """The pages of one source by itself."""
     for page in pages:
-        if drop_tombstones and type(page) is not PlainPage:
+        if drop_tombstones:
             page = without_tombstones(page)
         if page[0]:
             yield page
@@ -122,10 +134,86 @@ def _overlay(parts: list[Page]) -> Page:
     return keys, list(map(found.__getitem__, keys))
 
 
+# ------------------------------------------------------------------ the first items
+
+
+def first_pages(
+    sources: Sequence[Some], low: bytes, high: bytes | None, most: int, *, reverse: bool
+) -> Iterator[Page]:
+    """The pages of several sources as those of one, where ``most`` items of them are wanted.
+
+    Each source, newest first, is asked once for what it has up to the last of the items. That takes
+    half as long as :func:`merge_pages` does for so few of them.
+    """
+    while True:
+        asked = low, high
+        page: Page = NO_ITEMS
+        # The oldest source has most, mostly: what the others have up to its last item are a few.
+        for some in reversed(sources):
+            part = some(low, high, most, reverse=reverse)
+            if len(part[0]) >= most:
+                if reverse:
+                    low = part[0][0]
+                else:
+                    high = part[0][-1] + b"\0"
+            page = laid_on(part, page)
+        page = without_tombstones(_between(page, low, high))
+        if page[0]:
+            yield page
+        if (low, high) == asked:
+            return
+        low, high = (asked[0], low) if reverse else (high or b"", asked[1])
+        most = min(2 * most, LARGEST)
+
+
+def _between(page: Page, low: bytes, high: bytes | None) -> Page:
+    """The items of a page with ``low <= key < high``."""
+    keys = page[0]
+    if not keys or (low <= keys[0] and (high is None or keys[-1] < high)):
+        return page
+    return part_of(
+        page, bisect_left(keys, low), len(keys) if high is None else bisect_left(keys, high)
+    )
+
+
+def laid_on(newer: Page, older: Page) -> Page:
+    """Two pages of one stretch as one.
+
+    >>> laid_on(([b"a", b"c"], [b"new", None]), ([b"a", b"b"], [b"1", b"2"]))
+    ([b'a', b'b', b'c'], [b'new', b'2', None])
+    """
+    if not newer[0] or not older[0]:
+        return newer if newer[0] else older
+    if FEW * len(newer[0]) <= len(older[0]):
+        return _with_few(older, newer, True)
+    if FEW * len(older[0]) <= len(newer[0]):
+        return _with_few(newer, older, False)
+    return _overlay([newer, older])
+
+
+def _with_few(page: Page, few: Page, newer: bool) -> Page:
+    """A page with a few items more; they replace what it has of their keys if they are newer."""
+    keys, values = page[0].copy(), page[1].copy()
+    for key, value in zip(*few, strict=False):
+        at = bisect_left(keys, key)
+        if at == len(keys) or keys[at] != key:
+            keys.insert(at, key)
+            values.insert(at, value)
+        elif newer:
+            values[at] = value
+    both = keys, values
+    return PlainPage(both) if type(page) is PlainPage and is_plain(few) else both
+
+
+def is_plain(page: Page) -> bool:
+    """Whether all values are bytes, so that none has to be read first."""
+    return type(page) is PlainPage or set(map(type, page[1])) == {bytes}
+
+
 def without_tombstones(page: Page) -> Page:
     """A page without the keys that are deleted."""
     keys, values = page
-    if None not in values:
+    if type(page) is PlainPage or None not in values:
         return page
     kept = [(key, value) for key, value in zip(keys, values, strict=False) if value is not None]
     return [key for key, _ in kept], [value for _, value in kept]

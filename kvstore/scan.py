@@ -14,8 +14,9 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from kvstore.keyspaces import Keyspace
+from kvstore.pages import is_plain
 from kvstore.sources import Source, Walk
-from kvstore.values import Page, PlainPage, part_of
+from kvstore.values import Page, part_of
 
 T = TypeVar("T")
 
@@ -133,11 +134,6 @@ def limited(walk: Walk, most: int | None, reverse: bool) -> Iterator[Page]:
             return
         most -= found
         yield page
-
-
-def is_plain(page: Page) -> bool:
-    """Whether all values are bytes, so that none has to be read first."""
-    return type(page) is PlainPage or set(map(type, page[1])) == {bytes}
 
 
 def _directed(items: Iterable[T], reverse: bool) -> Iterator[T]:

@@ -57,6 +57,9 @@ class PlainPage(tuple[list[bytes], list[Value]]):
     __slots__ = ()
 
 
+NO_ITEMS: Final[Page] = PlainPage(([], []))
+
+
 def part_of(page: Page, first: int, last: int) -> Page:
     """The items of a page from an index up to another one.
 
@@ -68,6 +71,18 @@ def part_of(page: Page, first: int, last: int) -> Page:
         return page
     part = keys[first:last], values[first:last]
     return PlainPage(part) if type(page) is PlainPage else part
+
+
+def joined(page: Page, following: Page) -> Page:
+    """Two neighbouring pages as one.
+
+    >>> joined(([b"a"], [b"1"]), ([b"b"], [None]))
+    ([b'a', b'b'], [b'1', None])
+    """
+    if not page[0] or not following[0]:
+        return page if page[0] else following
+    both = page[0] + following[0], page[1] + following[1]
+    return PlainPage(both) if type(page) is type(following) is PlainPage else both
 
 
 def position_to_int(position: LogPosition) -> int:

@@ -24,7 +24,7 @@ from itertools import repeat
 from typing import Final
 
 from kvstore.memory.ordered_keys import OrderedKeys
-from kvstore.values import MISSING, Found, Page, Value
+from kvstore.values import MISSING, NO_ITEMS, Found, Page, Value, joined
 
 LARGEST_PAGE: Final = 1024
 
@@ -124,23 +124,47 @@ class Layer:
         self, low: bytes, high: bytes | None, epoch: Epoch | None, first: int, *, reverse: bool
     ) -> Iterator[Page]:
         """The layer's keys with ``low <= key < high`` as pages, as they were at an epoch."""
-        ordered = self._ordered
-        if ordered is None:  # two threads may both make one
-            ordered = self._ordered = OrderedKeys(self.values, self._visibility)
-        ordered.catch_up()
-        most = min(first, LARGEST_PAGE)
+        ordered, most = self._in_order(), min(first, LARGEST_PAGE)
         while True:
             keys = ordered.some(low, high, most, reverse=reverse)
-            if not keys:
+            page = self._page_at(keys, epoch)
+            if page[0]:
+                yield page
+            if len(keys) < most:
                 return
             if reverse:
                 high = keys[0]
             else:
                 low = keys[-1] + b"\0"
-            page = self._page_at(keys, epoch)
-            if page[0]:
-                yield page
             most = min(2 * most, LARGEST_PAGE)
+
+    def some(
+        self,
+        low: bytes,
+        high: bytes | None,
+        most: int,
+        *,
+        reverse: bool,
+        epoch: Epoch | None = None,
+    ) -> Page:
+        """The first items of such a range, or the last: at least ``most``, or all there are."""
+        keys = self._in_order().some(low, high, most, reverse=reverse)
+        found = self._page_at(keys, epoch) if keys else NO_ITEMS
+        if len(keys) < most or len(found[0]) == most:
+            return found
+        found = NO_ITEMS  # some were new: they may be many
+        for page in self.pages(low, high, epoch, LARGEST_PAGE, reverse=reverse):
+            found = joined(page, found) if reverse else joined(found, page)
+            if len(found[0]) >= most:
+                break
+        return found
+
+    def _in_order(self) -> OrderedKeys:
+        ordered = self._ordered
+        if ordered is None:  # two threads may both make one
+            ordered = self._ordered = OrderedKeys(self.values, self._visibility)
+        ordered.catch_up()
+        return ordered
 
     def _page_at(self, keys: list[bytes], epoch: Epoch | None) -> Page:
         found = list(map(self.values.__getitem__, keys))  # the dict first, then the epochs

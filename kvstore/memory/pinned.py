@@ -9,12 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from kvstore.errors import StoreClosedError
 from kvstore.memory.layers import Epoch, Layer
 from kvstore.memory.state import State
-from kvstore.pages import merge_pages
+from kvstore.pages import LARGEST, Some, first_pages, merge_pages
 from kvstore.ranges import Range
 from kvstore.values import MISSING, Page, Value
 from wal import PositionNotFoundError, WalError
@@ -69,10 +70,24 @@ def walk(engine: Engine, wanted: Range, most: int | None, *, reverse: bool) -> P
 def _settled_pages(
     engine: Engine, state: State, wanted: Range, most: int | None, reverse: bool
 ) -> Iterator[Page]:
-    for page in merge_pages(_sources(state, None, wanted, most, reverse), reverse=reverse):
+    for page in _pages_of(state, None, wanted, most, reverse):
         engine.check()
         yield page
     engine.check()
+
+
+def _pages_of(
+    state: State, epoch: Epoch | None, wanted: Range, most: int | None, reverse: bool
+) -> Iterator[Page]:
+    """What a state has of a range. ``epoch``: see :func:`_sources`."""
+    if most is None or most > LARGEST:
+        return merge_pages(_sources(state, epoch, wanted, most, reverse), reverse=reverse)
+    active = state.layers[0]
+    asked: list[Some] = [each.some for each in state.layers if each.values and each is not active]
+    if epoch is not None and active.values:
+        asked.insert(0, partial(active.some, epoch=epoch))
+    asked += [run.some for run in state.runs]
+    return first_pages(asked, *wanted, most, reverse=reverse)
 
 
 def _sources(
@@ -172,7 +187,7 @@ class Pinned:
         return PageWalk(self._pages(wanted, most, reverse), self if release else None)
 
     def _pages(self, wanted: Range, most: int | None, reverse: bool) -> Iterator[Page]:
-        for page in merge_pages(self.sources(wanted, most, reverse), reverse=reverse):
+        for page in _pages_of(self.state, self.epoch, wanted, most, reverse):
             self.check()
             yield page
         self.check()  # that there is no more was found out of a state that is still held

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 from kvstore.tables.table import Table
-from kvstore.values import MISSING, Found, Page
+from kvstore.values import MISSING, NO_ITEMS, Found, Page, joined
 
 LookUp = Callable[[bytes, int], Found]
 """From a key and its crc32c to what is known of it."""
@@ -66,6 +66,18 @@ class SortedRun:
             for table in (reversed(tables) if reverse else tables)
         )
         return next(pages) if len(tables) == 1 else chain.from_iterable(pages)
+
+    def some(self, low: bytes, high: bytes | None, most: int, *, reverse: bool) -> Page:
+        """As a table's."""
+        if len(self.tables) == 1:
+            return self.tables[0].some(low, high, most, reverse=reverse)
+        tables, found = self._between(low, high), NO_ITEMS
+        for table in reversed(tables) if reverse else tables:
+            page = table.some(low, high, most - len(found[0]), reverse=reverse)
+            found = joined(page, found) if reverse else joined(found, page)
+            if len(found[0]) >= most:
+                break
+        return found
 
     def _between(self, low: bytes, high: bytes | None) -> tuple[Table, ...]:
         """The tables that may have keys with ``low <= key < high``."""

@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from kvstore.pages import merge_pages, without_tombstones
-from kvstore.values import MISSING, int_to_position, position_to_int
+from kvstore.pages import LARGEST, first_pages, laid_on, merge_pages, without_tombstones
+from kvstore.values import MISSING, PlainPage, int_to_position, position_to_int
 from wal import LogPosition
 
 
@@ -61,6 +61,85 @@ def test_beside_the_model(reverse, drop_tombstones):
         merged = merge_pages(pages, reverse=reverse, drop_tombstones=drop_tombstones)
         expected = sorted(laid_over(sources, drop_tombstones).items(), reverse=reverse)
         assert items_of(merged, reverse) == expected, seed
+
+
+def asked(source, counts):
+    """A dict as a source that can be asked for the first items of a range."""
+    keys = sorted(source)
+
+    def some(low, high, most, *, reverse):
+        counts.append(most)
+        found = [key for key in keys if low <= key and (high is None or key < high)]
+        found = found[-most:] if reverse else found[:most]
+        page = found, [source[key] for key in found]
+        return page if None in page[1] else PlainPage(page)
+
+    return some
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_first_items_beside_the_model(reverse):
+    for seed in range(600):
+        rng = random.Random(seed)
+        universe = rng.choice([5, 40, 300])
+        sources = [random_source(rng, universe) for _ in range(rng.randrange(6))]
+        low = rng.choice([b"", b"%03d" % rng.randrange(universe)])
+        high = rng.choice([None, b"%03d" % rng.randrange(universe)])
+        expected = [
+            (key, value)
+            for key, value in sorted(laid_over(sources, True).items(), reverse=reverse)
+            if low <= key and (high is None or key < high)
+        ]
+        some = [asked(each, []) for each in sources]
+        most = rng.choice([1, 3, 10, 100])
+        found = items_of(first_pages(some, low, high, most, reverse=reverse), reverse)
+        assert found == expected, seed
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_many_tombstones_are_passed_in_growing_steps(reverse):
+    source = {b"%05d" % n: None for n in range(1, 10_000)} | {b"00000": b"", b"10000": b""}
+    counts = []
+    pages = first_pages([asked(source, counts)], b"", None, 1, reverse=reverse)
+    assert len(items_of(pages, reverse)) == 2
+    assert counts == [min(2**n, LARGEST) for n in range(len(counts))]
+    assert len(counts) < 30
+
+
+def test_the_first_items_take_nothing_that_is_not_wanted():
+    """One source that has enough is asked once, and the others only for what lies before."""
+    older = {b"%03d" % n: b"old" for n in range(500)}
+    newer = {b"%03d" % n: b"new" for n in range(5, 500, 50)}
+    wanted = []
+
+    def bounded(low, high, most, *, reverse):
+        wanted.append((low, high, most))
+        return asked(newer, [])(low, high, most, reverse=reverse)
+
+    pages = first_pages([bounded, asked(older, [])], b"010", None, 100, reverse=False)
+    keys, values = page = next(pages)
+    assert keys == sorted(older)[10:110]
+    assert [key for key, value in zip(keys, values, strict=True) if value == b"new"] == [
+        b"055",
+        b"105",
+    ]
+    assert type(page) is PlainPage
+    assert wanted == [(b"010", b"109\0", 100)]
+
+
+@pytest.mark.parametrize("sizes", [(1, 200), (200, 1), (100, 100), (0, 9), (9, 0)])
+def test_pages_laid_over_each_other(sizes):
+    for seed in range(100):
+        rng = random.Random(seed)
+        newer, older = (
+            {b"%03d" % key: rng.choice([None, bytes(key)]) for key in rng.sample(range(300), size)}
+            for size in sizes
+        )
+        pages = [(sorted(each), [each[key] for key in sorted(each)]) for each in (newer, older)]
+        before = repr(pages)
+        keys, values = laid_on(*pages)
+        assert list(zip(keys, values, strict=True)) == sorted({**older, **newer}.items())
+        assert repr(pages) == before
 
 
 @pytest.mark.parametrize("reverse", [False, True])
