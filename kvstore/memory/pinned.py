@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _FIRST_PAGE: Final = 32
 _LEAST_SHARE: Final = 8
-"""Of some items that are wanted a source is asked for twice its share, and so many."""
+"""Of some items that are wanted a source is asked for five quarters of its share, and so many."""
 _NOTHING: Final = State((Layer(0, threading.Lock()),), ())
 _NEVER: Final = Epoch(None)
 
@@ -82,12 +82,22 @@ def _pages_of(
     """What a state has of a range. ``epoch``: see :func:`_sources`."""
     if most is None or most > LARGEST:
         return merge_pages(_sources(state, epoch, wanted, most, reverse), reverse=reverse)
+    asked: list[Some] = [run.some for run in state.runs]
+    layers = _layers_of(state, epoch)
+    if not layers and len(asked) == 1:  # measured: 1.4 us, 3.3 by shares
+        return first_pages(asked, [most], *wanted, reverse=reverse)
     active = state.layers[0]
-    asked: list[Some] = [each.some for each in state.layers if each.values and each is not active]
-    if epoch is not None and active.values:
-        asked.insert(0, partial(active.some, epoch=epoch))
-    asked += [run.some for run in state.runs]
-    return first_pages(asked, *wanted, most, reverse=reverse)
+    shares = _shares(most, [*map(len, layers), *[run.items for run in state.runs]])
+    asked[:0] = [
+        partial(each.some, epoch=epoch) if each is active else each.some for each in layers
+    ]
+    return first_pages(asked, shares, *wanted, reverse=reverse)
+
+
+def _layers_of(state: State, epoch: Epoch | None) -> list[Layer]:
+    """The layers that have something, newest first; the active one if there is an epoch of it."""
+    active = state.layers[0]
+    return [each for each in state.layers if each.values and (each is not active or epoch)]
 
 
 def _sources(
@@ -100,10 +110,9 @@ def _sources(
     """
     low, high = wanted
     active, keep = state.layers[0], most is not None
-    layers = [each for each in state.layers if each.values and (each is not active or epoch)]
-    if not layers and len(state.runs) == 1:  # measured: 1.4 us, 3.3 by shares
-        return [state.runs[0].pages(low, high, reverse=reverse, fill_cache=keep, most=most)]
-    shares = _shares(most, [*map(len, layers), *[run.items for run in state.runs]])
+    layers = _layers_of(state, epoch)
+    items = [*map(len, layers), *[run.items for run in state.runs]]
+    shares = [None] * len(items) if most is None else _shares(most, items)
     sources = [
         layer.pages(
             low, high, epoch if layer is active else None, share or _FIRST_PAGE, reverse=reverse
@@ -116,16 +125,16 @@ def _sources(
     ]
 
 
-def _shares(most: int | None, items: list[int]) -> list[int | None]:
+def _shares(most: int, items: list[int]) -> list[int]:
     """How many of some items that are wanted sources of so many items are likely to have.
 
-    >>> _shares(100, [1_000_000, 5_000]), _shares(None, [7, 8])
-    ([100, 8], [None, None])
+    >>> _shares(100, [1_000_000, 5_000]), _shares(100, [5_000])
+    ([100, 8], [100])
     """
-    if most is None or len(items) < 2:
+    if len(items) < 2:
         return [most] * len(items)
     total = sum(items) or 1
-    return [min(most, 2 * most * each // total + _LEAST_SHARE) for each in items]
+    return [min(most, 5 * most * each // (4 * total) + _LEAST_SHARE) for each in items]
 
 
 class Pinned:

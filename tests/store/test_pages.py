@@ -91,8 +91,8 @@ def test_the_first_items_beside_the_model(reverse):
             if low <= key and (high is None or key < high)
         ]
         some = [asked(each, []) for each in sources]
-        most = rng.choice([1, 3, 10, 100])
-        found = items_of(first_pages(some, low, high, most, reverse=reverse), reverse)
+        shares = [rng.choice([1, 3, 10, 100]) for _ in sources]
+        found = items_of(first_pages(some, shares, low, high, reverse=reverse), reverse)
         assert found == expected, seed
 
 
@@ -100,7 +100,7 @@ def test_the_first_items_beside_the_model(reverse):
 def test_many_tombstones_are_passed_in_growing_steps(reverse):
     source = {b"%05d" % n: None for n in range(1, 10_000)} | {b"00000": b"", b"10000": b""}
     counts = []
-    pages = first_pages([asked(source, counts)], b"", None, 1, reverse=reverse)
+    pages = first_pages([asked(source, counts)], [1], b"", None, reverse=reverse)
     assert len(items_of(pages, reverse)) == 2
     assert counts == [min(2**n, LARGEST) for n in range(len(counts))]
     assert len(counts) < 30
@@ -116,7 +116,7 @@ def test_the_first_items_take_nothing_that_is_not_wanted():
         wanted.append((low, high, most))
         return asked(newer, [])(low, high, most, reverse=reverse)
 
-    pages = first_pages([bounded, asked(older, [])], b"010", None, 100, reverse=False)
+    pages = first_pages([bounded, asked(older, [])], [8, 100], b"010", None, reverse=False)
     keys, values = page = next(pages)
     assert keys == sorted(older)[10:110]
     assert [key for key, value in zip(keys, values, strict=True) if value == b"new"] == [
@@ -124,7 +124,7 @@ def test_the_first_items_take_nothing_that_is_not_wanted():
         b"105",
     ]
     assert type(page) is PlainPage
-    assert wanted == [(b"010", b"109\0", 100)]
+    assert wanted == [(b"010", b"109\0", 8)]
 
 
 @pytest.mark.parametrize("sizes", [(1, 200), (200, 1), (100, 100), (0, 9), (9, 0)])
