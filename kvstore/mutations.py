@@ -19,10 +19,11 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from kvstore.errors import FormatVersionError, KeyTooLongError, ValueTooLongError
+from wal import Entries
 
 if TYPE_CHECKING:
     import typing_extensions  # which every type checker knows
@@ -105,6 +106,33 @@ class Encoded(tuple[bytes, ...]):  # noqa: SLOT001 - a tuple's subclass can have
         chunks = cls(encode(mutations))
         chunks.mutations = mutations
         return chunks
+
+
+class Singles(Entries):
+    """Entries of one mutation each, submitted in one step, and what they make of their keys.
+
+    >>> singles = Singles.of((b"k", b"gone", b"k"), (b"1", None, b"2"))
+    >>> [chunks[1:] for chunks in singles], singles.mutations
+    ([(b'k', b'1'), (b'gone',), (b'k', b'2')], {b'k': b'2', b'gone': None})
+    """
+
+    mutations: dict[bytes, bytes | None]
+
+    @classmethod
+    def of(cls, keys: Sequence[bytes], values: Sequence[bytes | None]) -> Singles:
+        """Encode mutations of stored keys, at one moment; of several of a key the last counts."""
+        time_ns = now()
+        put = pack_single(VERSION, time_ns, PUT)
+        if None in values:
+            delete = pack_single(VERSION, time_ns, DELETE)
+            singles = cls(
+                (delete, key) if value is None else (put, key, value)
+                for key, value in zip(keys, values, strict=True)
+            )
+        else:
+            singles = cls(zip(repeat(put), keys, values))
+        singles.mutations = dict(zip(keys, values, strict=True))
+        return singles
 
 
 def decode(chunks: Sequence[bytes]) -> dict[bytes, bytes | None]:

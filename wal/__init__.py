@@ -78,7 +78,7 @@ from wal.segments.format import framed_size
 from wal.segments.frames import Entry, Group
 from wal.segments.sealed import SegmentDescription, SegmentReader
 from wal.statistics import LogStats
-from wal.tickets import Ticket
+from wal.tickets import Entries, Ticket
 
 __all__ = [
     "CallbackError",
@@ -90,6 +90,7 @@ __all__ = [
     "Configuration",
     "CorruptLogError",
     "Durability",
+    "Entries",
     "Entry",
     "EntryId",
     "EntryStateError",

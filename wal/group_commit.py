@@ -24,7 +24,7 @@ from wal.positions import EntryId
 from wal.rounds import FSYNC, IN_CALLBACK, Rounds
 from wal.segments import format as fmt
 from wal.segments.format import Appended
-from wal.tickets import OnCommit, Ticket, callback_error, chunks_of, run_hooks
+from wal.tickets import Entries, OnCommit, Ticket, callback_error, chunks_of, run_hooks
 
 BUFFER: Final = Durability.BUFFER.rank
 
@@ -142,6 +142,19 @@ class GroupCommit:
         """Accept one whole entry; see :meth:`wal.WriteAheadLog.submit`."""
         rank = self.rank if durability is None else rank_of(durability)
         item, size, count = prepare(chunks)
+        return self.submit_item(item, size, count, on_commit, rank, decide, wait)
+
+    def submit_item(
+        self,
+        item: Appended,
+        size: int,
+        count: int,
+        on_commit: OnCommit | None,
+        rank: int,
+        decide: Decide | None,
+        wait: bool,
+    ) -> Ticket | None:
+        """Accept what is ready for a group, and see to it that somebody leads for it."""
         if wait:
             ticket: Ticket | None = self.accept(item, size, count, on_commit, rank, decide)
         else:
@@ -149,6 +162,15 @@ class GroupCommit:
         if ticket is not None and not ticket.finished:
             self.leadership.see_led()
         return ticket
+
+    def submit_ready(
+        self, entries: Entries, size: int, count: int, durability: Durability | None, wait: bool
+    ) -> Ticket | None:
+        """Accept entries in one step; see :meth:`wal.WriteAheadLog.submit_ready`."""
+        rank = self.rank if durability is None else rank_of(durability)
+        if not entries or size > fmt.MAX_GROUP_PAYLOAD:
+            raise ValueError(f"{len(entries)} entries of {size:,} bytes are not for one group")
+        return self.submit_item(entries, size, count, None, rank, None, wait)
 
     def accept(
         self,
@@ -205,11 +227,15 @@ class GroupCommit:
                     return wait
                 if decide is not None:
                     decide()  # nothing has changed yet
-                entry_id = buffer.next_id
+                if isinstance(item, Entries):  # each takes some of the room: so there are ids
+                    entry_id = buffer.next_id + len(item) - 1
+                    buffer.items.extend(item)
+                else:
+                    entry_id = buffer.next_id
+                    buffer.items.append(item)
                 buffer.next_id = entry_id + 1
                 buffer.room -= size
                 buffer.chunks += count
-                buffer.items.append(item)
                 return self.enter_flight_locked(entry_id, rank, on_commit, item)
             except Exception:
                 raise

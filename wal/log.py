@@ -21,7 +21,7 @@ from wal.segments.chunks import ChunkReader
 from wal.segments.frames import Entry
 from wal.segments.lifecycle import State
 from wal.statistics import LogStats, make_stats
-from wal.tickets import OnCommit, Ticket
+from wal.tickets import Entries, OnCommit, Ticket
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -185,6 +185,26 @@ class WriteAheadLog:
         can call it so, and have a thread wait where it must.
         """
         return self._commits.submit(chunks, on_commit, durability, decide, wait)
+
+    def submit_ready(
+        self,
+        entries: Entries,
+        size: int,
+        count: int,
+        durability: Durability | None = None,
+        *,
+        wait: bool = True,
+    ) -> Ticket | None:
+        """Like :meth:`submit`, of some entries in one step, for who knows their chunks.
+
+        Each is an entry of its own, with an id of its own, and no other comes between. The chunks
+        are not looked at or copied: each entry has to be a tuple of bytes, ``size`` the sum of what
+        :func:`wal.framed_size` says of them, at most 256 KiB, and ``count`` their number. The hooks
+        ``committed`` and ``accepted`` of the manager are called once for all of them, with the id
+        of the last and with the very ``entries``: of a subclass, if that is to tell more.
+        ValueError if there is none, or they are too large.
+        """
+        return self._commits.submit_ready(entries, size, count, durability, wait)
 
     def sync(self) -> None:
         """Make everything committed before this call durable, whatever its durability."""

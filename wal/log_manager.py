@@ -102,6 +102,8 @@ class LogManager:
         """Like ``on_commit``, for every appended entry: one hook instead of a closure for each.
 
         ``chunks`` is the list that was appended; it is called before the entry's own ``on_commit``.
+        Of :class:`wal.Entries` that were submitted in one step it hears once, with the id of the
+        last, and gets those instead; so does :meth:`accepted`.
         """
 
     def accepted(self, entry_id: EntryId, segment_id: int, chunks: Sequence[bytes]) -> None:

@@ -35,7 +35,7 @@ from wal.segments.frames import Entry, Frame
 from wal.segments.lifecycle import Segment, SegmentRegistry, State, segment_name
 from wal.segments.retention import Chain, Finder, dead_segment, kept_finder
 from wal.statistics import CommitCounters, LogStats, make_stats
-from wal.tickets import OnCommit
+from wal.tickets import Entries, OnCommit
 
 _ATTEMPTS: Final = 20
 _PAUSE: Final = 0.005
@@ -134,6 +134,18 @@ class ReadOnlyLog(WriteAheadLog):
         on_commit: OnCommit | None = None,
         durability: Durability | None = None,
         decide: Decide | None = None,
+        *,
+        wait: bool = True,
+    ) -> NoReturn:
+        """Raises ReadOnlyLogError."""
+        raise _refusal()
+
+    def submit_ready(
+        self,
+        entries: Entries,
+        size: int,
+        count: int,
+        durability: Durability | None = None,
         *,
         wait: bool = True,
     ) -> NoReturn:

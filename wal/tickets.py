@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wal.errors import CallbackError, EntryStateError
 from wal.positions import EntryId
@@ -58,6 +58,14 @@ def chunks_of(item: Appended | None) -> Sequence[bytes]:
     return item.copy() if isinstance(item, list) else item or ()
 
 
+class Entries(tuple[Any, ...]):  # noqa: SLOT001 - for subclasses: a tuple's can have none
+    """Entries that are accepted in one step, each a tuple of its chunks.
+
+    See :meth:`wal.WriteAheadLog.submit_ready`. In the log each is an entry of its own; what the
+    writer keeps until their durability, it keeps once for all of them.
+    """
+
+
 class Ticket:
     """One commit whose entry is accepted but may not have reached its durability yet.
 
@@ -67,6 +75,8 @@ class Ticket:
     >>> ticket.wait(timeout=10), ticket.done()
     (1, True)
     >>> log.shutdown()
+
+    That of several entries, accepted in one step, has the id of the last.
     """
 
     # Set where they change; guarded by the leadership's lock (no slots: a class's defaults cost a

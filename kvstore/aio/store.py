@@ -20,8 +20,8 @@ from kvstore.aio.writing import AsyncWrites
 from kvstore.batch import Mutations
 from kvstore.codecs import Codec
 from kvstore.commit import read_only
-from kvstore.keyspaces import ROOT
-from kvstore.mutations import PUT, VERSION, Buffer, as_key, as_value, now, pack_single
+from kvstore.keyspaces import ESCAPE, ROOT
+from kvstore.mutations import MAX_KEY, MAX_VALUE, Buffer, as_key, as_value
 from kvstore.values import Found
 
 if TYPE_CHECKING:
@@ -64,7 +64,6 @@ class AsyncStore(AsyncWrites[bytes, Buffer]):
         self._home = home
         self._store = store
         self._engine = store._engine
-        self._large = store._engine.options.large_value_bytes
         self._places = Places(home, store._names)
         self._root = self
         self._commits: AsyncCommits | None = None
@@ -81,13 +80,12 @@ class AsyncStore(AsyncWrites[bytes, Buffer]):
         no later write succeeds; else nothing was written), ReadOnlyError, StoreClosedError.
         """
         # The same as in every namespace; in fewer frames a third faster.
-        key, data = ROOT.stored(as_key(key)), as_value(value)
+        if type(key) is not bytes or len(key) > MAX_KEY or key >= ESCAPE:
+            key = ROOT.stored(as_key(key))
+        if type(value) is not bytes or len(value) > MAX_VALUE:
+            value = as_value(value)
         self._home.check()
-        if len(data) < self._large:
-            chunks = (pack_single(VERSION, now(), PUT), key, data)
-            await self._writer().commit_chunks(chunks, durability)
-        else:
-            await self._writer().commit({key: data}, durability)
+        await self._writer().put(key, value, durability)
 
     # -- several keys ------------------------------------------------------------------------------
 
@@ -252,6 +250,8 @@ class AsyncStore(AsyncWrites[bytes, Buffer]):
         """
         for follower in list(self._followers):
             follower.stop()
+        if self._commits is not None:
+            self._commits.submit_gathered()
         await self._home.close(self._store.close)
 
     async def __aenter__(self) -> AsyncStore:

@@ -30,7 +30,7 @@ from typing import Final, cast
 from kvstore.memory.in_flight import InFlight
 from kvstore.memory.layers import Epoch, Layer
 from kvstore.memory.state import State
-from kvstore.mutations import Encoded, decode
+from kvstore.mutations import Encoded, Singles, decode
 from kvstore.pulse import Pulse
 from kvstore.tables.cache import Cache
 from kvstore.tables.runs import SortedRun
@@ -77,8 +77,9 @@ class Memtable:
     def apply(self, entry_id: int, segment_id: int, chunks: Sequence[bytes]) -> None:
         """Make a log entry visible. Called in the order of the entries, whatever the thread.
 
-        A plain tuple of three chunks is a single put; any other entry comes as :class:`Encoded`, or
-        as a list that has to be decoded.
+        A plain tuple of three chunks is a single put; any other entry comes as :class:`Encoded`,
+        entries that were submitted in one step as :class:`Singles` with the id of the last, and the
+        rest as a list that has to be decoded.
         """
         with self.visibility:
             layer = self._active
@@ -297,9 +298,8 @@ class Memtable:
 
 def _mutations_in(chunks: Sequence[bytes]) -> dict[bytes, Value]:
     # A layer holds positions, too; but no one changes what is given out here.
-    return cast(
-        "dict[bytes, Value]", chunks.mutations if isinstance(chunks, Encoded) else decode(chunks)
-    )
+    known = isinstance(chunks, (Encoded, Singles))
+    return cast("dict[bytes, Value]", chunks.mutations if known else decode(chunks))  # type: ignore[attr-defined]
 
 
 def _keys_of(layers: list[Layer]) -> Collection[bytes]:

@@ -626,6 +626,148 @@ class TestTransactions:
             await look()
 
 
+class TestGathering:
+    """Single writes of one turn of the loop go into the log in one step."""
+
+    @in_loop
+    async def test_each_is_an_entry_of_its_own(self):
+        async with opening() as db:
+            await asyncio.gather(
+                *(db.put(b"%d" % n, b"v%d" % n) for n in range(50)),
+                db.delete(b"7"),
+                db.put(b"8", b"again"),
+                db.put(b"\xff8", b"escaped"),
+                db.put(bytearray(b"8"), memoryview(b"last")),
+            )
+            changes = [change async for change in db.changes()]
+            assert [change.entry_id for change in changes] == [*range(1, 55)]
+            assert [change.items for change in changes[:50]] == [
+                ((b"%d" % n, b"v%d" % n),) for n in range(50)
+            ]
+            assert [change.items for change in changes[50:]] == [
+                ((b"7", None),),
+                ((b"8", b"again"),),
+                ((b"\xff8", b"escaped"),),
+                ((b"8", b"last"),),
+            ]
+            expected = {b"%d" % n: b"v%d" % n for n in range(50) if n != 7}
+            assert dict(await contents(db)) == {**expected, b"8": b"last", b"\xff8": b"escaped"}
+
+    @in_loop
+    async def test_batches_of_one_know_their_own_entry(self):
+        async with opening() as db:
+
+            async def commit(n):
+                async with db.batch() as batch:
+                    batch.put(b"%d" % n, b"v")
+                return batch.entry_id
+
+            ids = await asyncio.gather(*(commit(n) for n in range(500)))
+            assert ids == [*range(1, 501)]
+            by_id = {change.entry_id: change.items async for change in db.changes()}
+            assert by_id == {entry_id: ((b"%d" % n, b"v"),) for n, entry_id in enumerate(ids)}
+
+    @pytest.mark.parametrize("durability", [FSYNC, WRITE, BUFFER])
+    @in_loop
+    async def test_what_follows_comes_after_it(self, durability):
+        """Whatever a task does with the log, what was put before it has its place before it."""
+        for follow in (
+            lambda db: db.put(b"k", b"new", durability=durability),
+            lambda db: db.write({b"k": b"new", b"other": b""}, durability=durability),
+            lambda db: db.replace(b"k", b"old", b"new", durability=durability),
+            lambda db: db.put(b"k", b"x" * LARGE, durability=durability),
+        ):
+            async with opening() as db:
+                first = asyncio.ensure_future(db.put(b"k", b"old"))
+                await asyncio.sleep(0)
+                await follow(db)
+                await first
+                items = [change.items async for change in db.changes()]
+                assert (b"k", b"old") in items[0]
+                assert await db.get(b"k") != b"old"
+
+    @in_loop
+    async def test_a_sync_waits_for_it(self):
+        async with opening() as db:
+            put = asyncio.ensure_future(db.put(b"k", b"v"))
+            await asyncio.sleep(0)
+            await db.sync()
+            assert (await db.stats()).durable_entry_id == 1
+            await put
+
+    @in_loop
+    async def test_closing_waits_for_it_and_for_room(self):
+        files = MemoryFileSystem()
+        db = await opening(files)
+        opened, proceed = threading.Event(), threading.Event()
+
+        def hold():
+            entry = db._engine.log.begin_entry()  # while it is open nobody has room
+            opened.set()
+            assert proceed.wait(PATIENCE)
+            entry.rollback()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        loop = asyncio.get_running_loop()
+        assert await loop.run_in_executor(None, opened.wait, PATIENCE)
+        early = [asyncio.create_task(db.put(b"early%d" % n, b"v")) for n in range(20)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        late = [asyncio.create_task(db.put(b"late%d" % n, b"v")) for n in range(20)]
+        await asyncio.sleep(0)
+        late[0].cancel()
+        closing = asyncio.create_task(db.close())
+        await asyncio.sleep(0)
+        proceed.set()
+        await asyncio.gather(*early, *late[1:])
+        await closing
+        await loop.run_in_executor(None, thread.join)
+        async with opening(files) as db:
+            assert await db.count() in (39, 40)  # what was cancelled is in doubt
+
+    @in_loop
+    async def test_a_refusal_reaches_everybody(self):
+        db = await opening()
+        tasks = [asyncio.create_task(db.put(b"%d" % n, b"v")) for n in range(5)]
+        await asyncio.sleep(0)
+        db._engine.log.shutdown()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(each, kvstore.StoreError) for each in done)
+        assert len(set(map(id, done))) == 5
+
+    @in_loop
+    async def test_a_failed_store_tells_each_a_new_error(self):
+        files = FaultyFileSystem()
+        db = await opening(files)
+        files.fail(errno.EIO, kinds="sync")
+        done = await asyncio.gather(
+            *(db.put(b"%d" % n, b"v") for n in range(5)), return_exceptions=True
+        )
+        assert {type(each) for each in done} == {kvstore.StoreFailedError}
+        assert len(set(map(id, done))) == 5
+        with pytest.raises(kvstore.StoreFailedError):
+            await db.close()
+
+    @in_loop
+    async def test_an_interrupt_leaves_nobody_waiting(self, monkeypatch):
+        async with opening() as db:
+
+            def interrupted(*_, **__):
+                raise KeyboardInterrupt
+
+            tasks = [asyncio.create_task(db.put(b"%d" % n, b"v")) for n in range(5)]
+            await asyncio.sleep(0)
+            assert db._commits._gathering._puts
+            monkeypatch.setattr(db._engine.log, "submit_ready", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                db._commits.submit_gathered()
+            monkeypatch.undo()
+            done = await asyncio.gather(*tasks, return_exceptions=True)
+            assert {type(each) for each in done} == {asyncio.CancelledError}
+            await db.put(b"on it goes", b"v")
+
+
 class TestCancellation:
     @in_loop
     async def test_a_cancelled_put_is_in_doubt_and_nothing_else(self):
