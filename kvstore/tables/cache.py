@@ -10,8 +10,8 @@ Once rows must go for others, only every fourth new one comes in: a row that is 
 again gets in soon, and the many that are not cost the look-up a step less.
 
 Directories (where a table's keys are: :mod:`kvstore.tables.directory`) are held by the tables'
-readers while these are open, up to half of the budget. Where they do not fit readers hold 64 KiB
-pieces of them instead: first in, first out, a quarter of the budget and what is left over.
+readers while these are open, up to three quarters of the budget. Where they do not fit these hold
+4 KiB pieces of them instead: first in, first out, a quarter of the budget and what is left over.
 
 Looking up takes no lock; everything that changes something does. The counts of hits are not exact
 when threads race.
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 _ROW_OVERHEAD: Final = 180
 _PIECES_SHARE: Final = 4
-_DIRECTORIES_SHARE: Final = 2
+_DIRECTORIES_SHARE: Final = 3 / 4
 ADMITTED: Final = 3
 """While rows must go, a row comes in where the count of misses has none of these bits."""
 _MOST_AT_ONCE: Final = 256 << 10
@@ -288,7 +288,7 @@ class Cache:
         """Room for a directory that its reader holds, or None where there is none."""
         with self.lock:
             self._take_back()
-            if self._claimed + nbytes > self.budget // _DIRECTORIES_SHARE:
+            if self._claimed + nbytes > self.budget * _DIRECTORIES_SHARE:
                 return None
             self._claimed += nbytes
             self._take(nbytes)

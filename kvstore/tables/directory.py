@@ -2,7 +2,7 @@
 
 A reader loads its directory whole when it is first asked for a key: 15 bytes a key, verified. All
 that a look-up needs is then an index into an array away. Where the cache has no room for it the
-same is read from 64 KiB pieces of the file, at three times the cost.
+same is read from 4 KiB pieces of the file, at several times the cost.
 """
 
 from __future__ import annotations

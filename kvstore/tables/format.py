@@ -5,7 +5,7 @@ A table, all integers little-endian::
     header    magic "KVST"  u8 version=2  3 zero bytes  16s table id (random)  u32 crc
     block*    body  u32 length of the raw body  u32 records  u32 crc(body, both)
     blob*     the bytes of one large value; blobs lie between the blocks, in the order they came
-    section*  data  u32 crc for each 64 KiB of the *file* that the data touches
+    section*  data  u32 crc for each 4 KiB of the *file* that the data touches
     footer    msgpack map  u32 length of the map  magic "KVSF"  u32 crc(map, length, magic)
 
 A raw body is one flat msgpack array ``k1 v1 k2 v2 …``, keys ascending (as pairs it would decode 3
@@ -64,7 +64,7 @@ RECORD_BITS: Final = 12
 MOST_RECORDS: Final = 1 << RECORD_BITS
 LARGEST_RAW_BODY: Final = 4 << 20
 """Of a compressed block: what a forged length may cost."""
-GRANULE_BITS: Final = 16
+GRANULE_BITS: Final = 12
 GRANULE: Final = 1 << GRANULE_BITS
 """What one crc of a section covers, and what is read of it at once."""
 
@@ -158,7 +158,7 @@ def check_header(data: bytes, table_id: bytes) -> None:
 class Section:
     """Where a section is: ``length`` bytes of data from ``offset``, then its crcs.
 
-    >>> Section(INDEX, 0xFFFF, 2, True, 0).granules
+    >>> Section(INDEX, 0x0FFF, 2, True, 0).granules
     range(0, 2)
     """
 
@@ -175,7 +175,7 @@ class Section:
 
     @property
     def granules(self) -> range:
-        """The 64 KiB pieces of the file that the data touches."""
+        """The 4 KiB pieces of the file that the data touches."""
         return range(self.offset >> GRANULE_BITS, (self.end + GRANULE - 1) >> GRANULE_BITS)
 
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _FOOTER_GUESS: Final = 4096
 _SERIAL_BITS: Final = 40
 _ITEM_OVERHEAD: Final = 100
+_READ_AT_ONCE: Final = 1 << 20
 _ROOM: Final = 5 / 4
 _LEAST_ROOM: Final = 24
 """Of a record, beside its key, an average one and a quarter is read at once, and so many bytes."""
@@ -63,8 +64,8 @@ class TableReader:
         self._room = int(_ROOM * record.value_bytes / max(1, record.items)) + _LEAST_ROOM
         self._room = min(self._room, fmt.BLOCK_BYTES)
         self._section_crcs = [(each, _read_crcs(file, each)) for each in footer.sections]
-        # Verified pieces of sections by granule; they are set and dropped under the cache's lock.
-        self._pieces: list[bytes | None] = [None] * ((record.size >> GRANULE_BITS) + 1)
+        # Verified pieces of sections by granule; they come and go under the cache's lock.
+        self._pieces: dict[int, bytes] = {}
         self._self = weakref.ref(self)
         self._index: tuple[list[bytes], array[int], array[int]] | None = None
 
@@ -77,28 +78,31 @@ class TableReader:
 
     # ------------------------------------------------------------------ sections
 
-    def check_sections(self, granule: int, data: fmt.Bytes) -> None:
-        """Verify what sections have in a granule, of which ``data`` is all that the file has."""
-        base = granule << GRANULE_BITS
+    def check_sections(self, start: int, data: fmt.Bytes) -> None:
+        """Verify what sections have in some granules from ``start``, which ``data`` has whole."""
+        stop, table_id = start + len(data), self.record.table_id
+        view = memoryview(data)
         for section, crcs in self._section_crcs:
-            start, stop = max(section.offset, base), min(section.end, base + GRANULE)
-            if start < stop:
-                piece = data[start - base : stop - base]
-                if fmt.crc_at(self.record.table_id, start, piece) != crcs[granule]:
-                    raise DamageError("a section's checksum does not match", start)
+            at, end = max(section.offset, start), min(section.end, stop)
+            while at < end:
+                cut = min((at | (GRANULE - 1)) + 1, end)
+                if (
+                    fmt.crc_at(table_id, at, view[at - start : cut - start])
+                    != crcs[at >> GRANULE_BITS]
+                ):
+                    raise DamageError("a section's checksum does not match", at)
+                at = cut
 
     def verify_sections(self) -> None:
         """Verify every byte of every section, whatever was verified before."""
         for section in self.footer.sections:
-            for granule in section.granules:
-                base = granule << GRANULE_BITS
-                size = min(GRANULE, self.record.size - base)
-                self.check_sections(granule, self.read_at(base, size))
+            for at in range(section.offset, section.end, _READ_AT_ONCE):
+                self._read_section(at, min(at + _READ_AT_ONCE, section.end))
 
     def section(self, start: int, stop: int) -> bytes:
         """Verified bytes of a section."""
         granule = start >> GRANULE_BITS
-        piece = self._pieces[granule] or self._read_piece(granule)
+        piece = self._pieces.get(granule) or self._read_piece(granule)
         at = start & (GRANULE - 1)
         data = piece[at : at + stop - start]
         if len(data) == stop - start:
@@ -108,28 +112,29 @@ class TableReader:
         return data + self.section((granule + 1) << GRANULE_BITS, stop)
 
     def _read_piece(self, granule: int) -> bytes:
-        piece = self._read_granule(granule)
+        piece = self._read_granules(granule, granule + 1)
         with self._cache.lock:
-            if self._pieces[granule] is None:
+            if granule not in self._pieces:
                 self._pieces[granule] = piece
                 self._cache.count_piece(self._self, granule, len(piece))
         return piece
 
-    def _read_granule(self, granule: int) -> bytes:
-        base = granule << GRANULE_BITS
-        piece = self.read_at(base, min(GRANULE, self.record.size - base))
-        self.check_sections(granule, piece)
-        return piece
+    def _read_granules(self, first: int, last: int) -> bytes:
+        start = first << GRANULE_BITS
+        data = self.read_at(start, min(last << GRANULE_BITS, self.record.size) - start)
+        self.check_sections(start, data)
+        return data
 
     def _read_section(self, start: int, stop: int) -> bytes:
         """Verified bytes of a section, of which no piece is kept."""
-        first, last = start >> GRANULE_BITS, stop + GRANULE - 1 >> GRANULE_BITS
-        data = b"".join(map(self._read_granule, range(first, last)))
-        return data[start - (first << GRANULE_BITS) :][: stop - start]
+        first = start >> GRANULE_BITS
+        data = self._read_granules(first, stop + GRANULE - 1 >> GRANULE_BITS)
+        at = start - (first << GRANULE_BITS)
+        return data[at : at + stop - start]
 
     def drop(self, piece: int) -> None:
         """See :class:`kvstore.tables.cache.Holder`."""
-        self._pieces[piece] = None
+        self._pieces.pop(piece, None)
 
     @property
     def index(self) -> tuple[list[bytes], array[int], array[int]]:
@@ -142,11 +147,8 @@ class TableReader:
     def _load_index(self) -> tuple[list[bytes], array[int], array[int]]:
         place = self.footer.section(fmt.INDEX)
         assert place is not None
-        pieces = [
-            self.section(max(place.offset, at), min(place.end, at + GRANULE))
-            for at in range(place.granules.start << GRANULE_BITS, place.end, GRANULE)
-        ]
-        index = fmt.decode_index(b"".join(pieces), self.footer.blocks, place.offset)
+        data = self._read_section(place.offset, place.end)
+        index = fmt.decode_index(data, self.footer.blocks, place.offset)
         for start, length in zip(index[1], index[2], strict=True):
             if start < fmt.HEADER_BYTES or start + length > place.offset:
                 raise DamageError("the index names a block that cannot be", place.offset)

@@ -151,15 +151,15 @@ class TestPieces:
 
 
 class TestDirectories:
-    def test_up_to_half_of_the_budget(self):
+    def test_up_to_three_quarters_of_the_budget(self):
         cache = Cache(1000)
-        claims = [cache.claim(200) for _ in range(3)]
+        claims = [cache.claim(300) for _ in range(3)]
         assert [claim is not None for claim in claims] == [True, True, False]
-        assert cache.statistics().piece_bytes == 400
+        assert cache.statistics().piece_bytes == 600
 
     def test_given_back_when_nobody_has_them_any_more(self):
         cache = Cache(1000)
-        claim = cache.claim(500)
+        claim = cache.claim(750)
         assert claim is not None
         assert cache.claim(1) is None
         del claim
