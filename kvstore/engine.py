@@ -39,16 +39,18 @@ class Engine:
         self.path = path
         self.options = options
         self.cache = cache
-        self.show(memtable, log)
         self.read_only = read_only
         self.ended: str | None = None
         """Why the store cannot be used any more, if it cannot."""
+        self.show(memtable, log)
 
     def show(self, memtable: Memtable, log: WriteAheadLog) -> None:
         """Have these be the present ones; both at once for who reads ``present``."""
         self.present = (memtable, log)
         self.memtable = memtable
         self.log = log
+        if self.ended is not None:  # meanwhile
+            memtable.end()
 
     # -- whether it can be used --------------------------------------------------------------------
 

@@ -58,9 +58,9 @@ class Memtable:
         self._pins = 0  # that are open
         self.state = State((self._active,), runs)
         self.recent: Mapping[bytes, Value] = self._active.values
-        """Where a look-up of one key may look first, and return what it finds unless it is None:
-        the dict of the active layer. An empty one while a batch is being copied into that, if it
-        has positions of large values, and once the store has ended."""
+        """Where a look-up of one key may look first, and return what it finds if it is bytes: the
+        dict of the active layer. An empty one while a batch is being copied into that, and once
+        the store has ended."""
 
     @property
     def segment_id(self) -> int:
@@ -107,7 +107,6 @@ class Memtable:
             if segment_id != layer.segment_id:
                 layer = self._begin_layer_locked(segment_id)
             layer.has_large = True
-            self.recent = _NOTHING
             self.in_flight.remove(entry_id, None)
             self._show_locked(layer, values)
             self.last_id = entry_id
@@ -129,7 +128,6 @@ class Memtable:
                 layer = self._begin_layer_locked(segment_id)
         layer.values.update(values)
         layer.has_large = layer.has_large or has_large
-        self._show_recent_locked()
         self.last_id = entry_id
 
     def _begin_layer_locked(self, segment_id: int) -> Layer:
@@ -141,7 +139,7 @@ class Memtable:
         self.state = State((layer, *layers), self.state.runs)
         old.newer = layer
         self._active = layer
-        self._show_recent_locked()
+        self.recent = layer.values
         return layer
 
     def _show_locked(self, layer: Layer, batch: dict[bytes, Value]) -> None:
@@ -152,18 +150,17 @@ class Memtable:
         """
         layer.save_locked(batch)
         if len(batch) == 1:
-            layer.values.update(batch)
+            # Not update(): without a GIL a reader could find the key in a dict whose length is
+            # still 0, and then take the layer for an empty one.
+            for key, value in batch.items():
+                layer.values[key] = value
             return
         state = self.state
         self.recent = _NOTHING
         self.state = State(state.layers, state.runs, arriving=batch)
         layer.values.update(batch)
         self.state = State(state.layers, state.runs)  # an interrupted try may have left its batch
-        self._show_recent_locked()
-
-    def _show_recent_locked(self) -> None:
-        active = self._active
-        self.recent = _NOTHING if active.has_large else active.values
+        self.recent = layer.values
 
     def end(self) -> None:
         """Have every look-up of one key look further: the store has ended. Takes no lock."""
@@ -266,7 +263,7 @@ class Memtable:
             self._drop_locked(layer)
         self.recent = _NOTHING
         self.state = State(kept, runs)
-        self._show_recent_locked()
+        self.recent = self._active.values
 
     def _drop_locked(self, layer: Layer) -> None:
         if not self._pins:  # nobody will ask what was written since

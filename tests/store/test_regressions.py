@@ -528,3 +528,38 @@ def test_a_write_that_is_committed_does_not_fail_for_the_sealing_of_its_segment(
             db.write(many)
             db.put(b"one more", b"")
         assert db.count() == 2001
+
+
+def test_a_large_value_that_comes_during_the_look_is_no_number():
+    """A look-up that had the layer's dict in its hand returned the value's place in the log."""
+    large = b"L" * 100_000
+
+    class Key(bytes):
+        def __hash__(self):
+            db.put(bytes(self), large)
+            return super().__hash__()
+
+        __eq__ = bytes.__eq__
+
+    with kvstore.open("s", file_system=MemoryFileSystem()) as db:
+        db.put(b"k", b"small")
+        assert db.get(Key(b"k")) == large
+
+
+def test_a_reader_that_is_closed_while_it_is_refreshed_stays_closed(monkeypatch):
+    """What the refresh had read was shown behind the end, and single keys found in it."""
+    files = MemoryFileSystem()
+    with kvstore.open("s", file_system=files) as db:
+        db.put(b"k", b"v", durability=kvstore.Durability.FSYNC)
+        reader = kvstore.open("s", "r", file_system=files)
+        look = reader._parts._look
+
+        def look_and_close(view):
+            found = look(view)
+            reader.close()
+            return found
+
+        monkeypatch.setattr(reader._parts, "_look", look_and_close)
+        reader.refresh()
+        with pytest.raises(kvstore.StoreClosedError):
+            reader.get(b"k")
