@@ -366,3 +366,33 @@ def test_a_source_that_has_more_of_a_range_than_its_share(limit, reverse):
         for start in (None, b"a030", b"m", b"z", b"z050"):
             found = list(db.scan(start, reverse=reverse, limit=limit))
             assert found == model_scan(model, start, reverse=reverse, limit=limit)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("limit", [1, 10, 300])
+def test_a_limit_among_many_keys_that_came_later(limit, reverse):
+    """Of a layer that still changes far more may be new than what a walk wants."""
+    with in_memory(durability=BUFFER) as db:
+        old = {b"%05d" % n: b"old" for n in range(0, 10_000, 1000)}
+        db.write(old)
+        with db.snapshot() as snap:
+            begun = snap.scan(reverse=reverse, limit=limit)
+            db.write({b"%05d" % n: b"new" for n in range(10_000)})
+            db.write(dict.fromkeys(list(old)[3:6]))
+            expected = sorted(old.items(), reverse=reverse)[:limit]
+            assert list(begun) == expected
+            assert list(snap.scan(reverse=reverse, limit=limit)) == expected
+        alive = [b"%05d" % n for n in range(10_000) if b"%05d" % n not in list(old)[3:6]]
+        assert list(db.keys(reverse=reverse, limit=limit)) == sorted(alive, reverse=reverse)[:limit]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_limit_behind_many_deleted_keys(reverse):
+    with in_memory(durability=BUFFER) as db:
+        db.write({b"%05d" % n: b"" for n in range(6000)})
+        db.checkpoint()
+        db.write(dict.fromkeys([b"%05d" % n for n in range(5, 5990)]))
+        left = [b"%05d" % n for n in [*range(5), *range(5990, 6000)]]
+        wanted = sorted(left, reverse=reverse)
+        for limit in (1, 5, 6, 11, 100):
+            assert list(db.keys(reverse=reverse, limit=limit)) == wanted[:limit]

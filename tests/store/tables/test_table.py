@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import queue
 import random
@@ -68,6 +69,25 @@ class TestReading:
             assert contents(pages) == {key: items[key] for key in expected}
             back = list(read.pages(low, high, reverse=True, fill_cache=False))
             assert [page[0] for page in reversed(back)] == [page[0] for page in pages]
+
+    def test_the_first_and_the_last_items_between_bounds(self, files, directory, shape):
+        items = some_items(800)
+        keys, rng = list(items), random.Random(4)
+        read = table(files, directory, items, **shape)
+        tables = [
+            table(files, directory, {k: items[k] for k in keys[at : at + 200]}, number=at + 7)
+            for at in range(0, len(keys), 200)
+        ]
+        places = [(b"", None), (keys[9], keys[3]), (keys[-1] + b"z", None), (b"", keys[0])]
+        places += [(rng.choice(keys), rng.choice([*keys, None])) for _ in range(40)]
+        for (low, high), most in itertools.product(places, (1, 3, 50, 900)):
+            expected = [k for k in keys if low <= k and (high is None or k < high)]
+            for source in (read, SortedRun([read]), SortedRun(tables)):
+                page = source.some(low, high, most, reverse=False)
+                assert contents([page]) == {key: items[key] for key in expected[:most]}
+                page = source.some(low, high, most, reverse=True)
+                assert page[0] == expected[-most:]
+                assert contents([page]) == {key: items[key] for key in expected[-most:]}
 
     def test_long_keys_and_values(self, files, directory, shape):
         items = {
@@ -279,6 +299,7 @@ class TestRuns:
     def test_no_tables(self):
         assert get(SortedRun([]), b"k") is MISSING
         assert list(SortedRun([]).pages(b"", None)) == []
+        assert SortedRun([]).some(b"", None, 1, reverse=False) == ([], [])
 
 
 def test_blobs_are_told_by_their_type(files, directory):
