@@ -61,7 +61,7 @@ def open(  # noqa: A001
         flag: As in :mod:`dbm`: ``"r"`` reads an existing store, beside its writer if there is one;
             ``"w"`` writes an existing one; ``"c"`` creates it if there is none; ``"n"`` makes it an
             empty one, whatever it held. With ``"r"`` the store stays as it was when it was opened,
-            or last refreshed. Beside a writer that may be up to about 0.05 seconds behind what that
+            or last refreshed. Beside a writer that may be 0.1 to 0.2 seconds behind what that
             has acknowledged; it never shows what a power loss could undo.
         durability: What writes wait for unless they say otherwise.
         cache_bytes: How much memory rows and blocks of tables may take while they are kept for
