@@ -72,6 +72,11 @@ class Engine:
         """What to raise for an error of the log: in a forked child that calls itself failed."""
         return translate(error) if self.ended is None else self.refusal()
 
+    @property
+    def state(self) -> State:
+        """The present state, whichever memtable has it."""
+        return self.memtable.state
+
     # -- reading -----------------------------------------------------------------------------------
 
     def find(self, key: bytes) -> Value:
@@ -111,7 +116,7 @@ class Engine:
                 if cache.full and cache.misses & ADMITTED:  # as add_row, without its frame
                     return value
                 if value is None or type(value) is bytes:  # a blob would keep its table alive
-                    cache.add_row(key, value, memtable, state.runs)
+                    cache.add_row(key, value, self, state.runs)
                 return value
         return MISSING
 

@@ -6,6 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, overload
 
 from kvstore.batch import Mutations
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from kvstore.change_feed import ChangeFeed
+    from kvstore.engine import Engine
     from kvstore.upkeep.verification import Report
     from wal import Durability
 
@@ -85,7 +87,7 @@ class Store(Writes[bytes, Buffer], HasNamespaces):
         self._engine = parts.engine
         self._names = Names(parts.engine)
         self._commits: Commits | None = None
-        self._append: Callable[..., int] = _refuse_to_write
+        self._append: Callable[..., int] = partial(_refuse_to_write, parts.engine)
         if not parts.engine.read_only:
             self._commits = Commits(parts.engine)
             self._append = parts.engine.log.append_ready
@@ -112,7 +114,7 @@ class Store(Writes[bytes, Buffer], HasNamespaces):
             value = self._engine.memtable.recent.get(key)  # type: ignore[call-overload]
             if type(value) is bytes and key < ESCAPE:  # type: ignore[operator]
                 return value
-        except TypeError:
+        except (TypeError, ValueError, BytesWarning):
             pass
         return self._look_up(key, default)
 
@@ -364,7 +366,8 @@ class Store(Writes[bytes, Buffer], HasNamespaces):
         return f"<kvstore.Store in {os.fspath(self.path)!r}{state}>"
 
 
-def _refuse_to_write(*_: object) -> int:
+def _refuse_to_write(engine: Engine, *_: object) -> int:
+    engine.check()
     raise _read_only()
 
 

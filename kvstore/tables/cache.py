@@ -56,7 +56,7 @@ class HasRuns(Protocol):
 
 
 class HasState(Protocol):
-    """Who knows which runs are the present ones: a memtable."""
+    """Who knows which runs are the present ones: an engine."""
 
     @property
     def state(self) -> HasRuns: ...
@@ -143,13 +143,15 @@ class _Generation:
 
     def drop_one(self) -> None:
         """Drop the first row or block, of what takes more room. There is one."""
-        if self.rows_size < self.blocks_size:
+        if self.block_order and self.rows_size < self.blocks_size:
             self.pop_block(self.block_order.pop())
         elif self.row_order:
             self.pop_row(self.row_order.pop())
-        else:  # whatever it is that is counted and not there
+        else:  # all that is in order is gone
             self.rows.clear()
-            self.rows_size = 0
+            self.blocks.clear()
+            self.block_bytes.clear()
+            self.rows_size = self.blocks_size = 0
 
 
 def _dropping_order(found: list[T]) -> list[T]:
@@ -220,7 +222,7 @@ class Cache:
         with self.lock:
             # It may have been forgotten since; then it must not come back.
             value = self._old.pop_row(key)
-            if value is not MISSING:
+            if value is not MISSING and key not in self._young.rows:
                 self._young.add_row(key, value)  # type: ignore[arg-type]
 
     def add_row(self, key: bytes, value: Value, store: HasState, runs: object) -> None:
@@ -269,7 +271,7 @@ class Cache:
                 return None
             with self.lock:
                 nbytes = self._old.pop_block(token)
-                if nbytes:
+                if nbytes and token not in self._young.blocks:
                     self._young.add_block(token, block, nbytes)
         self.hits += 1
         return block
@@ -326,8 +328,8 @@ class Cache:
         least = self.budget // _PIECES_SHARE
         while self._pieces and self._piece_bytes > max(least, room):
             self._drop_piece()
-        if self._piece_bytes > room:
-            self.full = True
+        self.full = self._piece_bytes > room
+        if self.full:
             at_once = min(_MOST_AT_ONCE, self.budget >> 6)
             self._drop_entries(self.budget - self._claimed - self._piece_bytes - at_once)
         self._room = self.budget - self._claimed - self._piece_bytes

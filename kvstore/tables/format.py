@@ -94,6 +94,7 @@ BIN16: Final = 0xC5
 _BIN32: Final = 0xC6
 _NIL: Final = 0xC0
 _FIXEXT16: Final = 0xD8
+_MOST_EXT_CODE: Final = 0x7F
 _MOST_HEAD: Final = 18
 """A value with so many bytes behind its key can be told, if it is not bin."""
 BIN8_HEADS: Final = [bytes((BIN8, length)) for length in range(256)]
@@ -469,7 +470,7 @@ def decode_record(data: bytes, read: Callable[[int], bytes], at: int) -> tuple[b
     key, kind = data[begin:end], data[end]
     if kind == _NIL:
         return key, None
-    if kind == _FIXEXT16:
+    if kind == _FIXEXT16 and data[end + 1] <= _MOST_EXT_CODE:
         return key, ExtType(data[end + 1], data[end + 2 : end + 2 + BLOB_REFERENCE.size])
     begin, end = _bounds_of_bin(data, end, at)
     if len(data) < end:

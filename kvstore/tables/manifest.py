@@ -38,7 +38,7 @@ from wal.untrusted import is_affordable
 
 NAME: Final = "MANIFEST"
 TEMPORARY: Final = "MANIFEST.new"
-VERSION: Final = 2
+VERSION: Final = 3
 STORE_ID_BYTES: Final = 16
 
 _MAGIC: Final = b"KVSM"

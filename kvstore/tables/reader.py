@@ -236,19 +236,22 @@ class TableReader:
         if self.codec is not None:
             return self._look_into_block(record, key, table)
         data = self.file.read_at(record >> PLACE_BITS, self._room + len(key))
-        # For a value of less than 64 KiB: 2.0 us, where _look_closer takes 4. If a head
-        # is wrong the check tells.
+        # For a key below 256 bytes and a value below 64 KiB: 2.0 us, where _look_closer takes 4.
+        # The check vouches for the bytes, the heads must say where they end: else a value could be
+        # made of which a part has the same check.
         at = len(key) + 2
-        if data.startswith(key, 2):
+        if data.startswith(key, 2) and data[0] == BIN8 and data[1] == at - 2:
             kind = data[at]
             if kind == BIN8:
-                value = data[at + 2 : at + 2 + data[at + 1]]
+                start, end = at + 2, at + 2 + data[at + 1]
             elif kind == BIN16:
-                value = data[at + 3 : at + 3 + (data[at + 1] << 8 | data[at + 2])]
+                start, end = at + 3, at + 3 + (data[at + 1] << 8 | data[at + 2])
             else:
                 return self._look_closer(record, key, data, table)
-            if crc32c(value, crc) == record & CHECK_MASK:
-                return value
+            if end <= len(data):
+                value = data[start:end]
+                if crc32c(value, crc) == record & CHECK_MASK:
+                    return value
         return self._look_closer(record, key, data, table)
 
     def _look_closer(self, record: int, key: bytes, data: bytes, table: Table) -> Found:

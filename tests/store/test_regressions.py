@@ -6,12 +6,14 @@ import contextlib
 import errno
 import os
 import signal
+import struct
 import sys
 import threading
 import traceback
 from types import SimpleNamespace
 
 import pytest
+from crc32c import crc32c
 
 import kvstore
 import wal
@@ -563,3 +565,108 @@ def test_a_reader_that_is_closed_while_it_is_refreshed_stays_closed(monkeypatch)
         reader.refresh()
         with pytest.raises(kvstore.StoreClosedError):
             reader.get(b"k")
+
+
+def _four_bytes_without_trace(crc):
+    """Four bytes behind which a crc32c is what it was before them. (A crc is linear.)"""
+    images = [crc32c(struct.pack("<I", 1 << bit), crc) ^ crc32c(bytes(4), crc) for bit in range(32)]
+    wanted, chosen = crc ^ crc32c(bytes(4), crc), 0
+    basis = {}
+    for bit, image in enumerate(images):
+        mask = 1 << bit
+        while image and image.bit_length() in basis:
+            other, others = basis[image.bit_length()]
+            image, mask = image ^ other, mask ^ others
+        if image:
+            basis[image.bit_length()] = image, mask
+    while wanted:
+        image, mask = basis[wanted.bit_length()]
+        wanted, chosen = wanted ^ image, chosen ^ mask
+    return struct.pack("<I", chosen)
+
+
+def test_a_value_is_not_cut_where_a_part_of_it_has_its_checksum():
+    """A record was read by its average length; a value made for it came back without its end."""
+    items = {b"%06d" % n: b"x" for n in range(1000)}
+    for length in range(1, 60):
+        key, value = b"victim%02d" % length, bytes(range(65, 65 + length))
+        value += _four_bytes_without_trace(crc32c(value, crc32c(key)))
+        assert crc32c(key + value[:-4]) == crc32c(key + value)
+        items[key] = value
+    with kvstore.open("s", file_system=MemoryFileSystem()) as db:
+        db.write(items)
+        db.checkpoint()
+        assert {key: db.get(key) for key in items} == items
+
+
+def test_a_block_that_comes_twice_is_counted_once():
+    """Moved to the young ones while another thread added it there, it was counted twice."""
+    cache, page = Cache(1 << 20), ([b"k"], [b"v"])
+    cache.add_block(1, page, 1000)
+    number = 2
+    while 1 in cache._young.blocks:
+        cache.add_block(number, page, 200_000)
+        number += 1
+    real, cache.lock = cache.lock, _Before(cache.lock, lambda: cache.add_block(1, page, 1000))
+    assert cache.block(1) is page
+    cache.lock = real
+    assert cache._young.blocks_size == sum(cache._young.block_bytes.values())
+    for number in range(100, 200):
+        cache.add_block(number, page, 200_000)
+
+
+class _Before:
+    """A lock before which something happens once."""
+
+    def __init__(self, lock, event):
+        self.lock, self.events = lock, [event]
+
+    def __enter__(self):
+        if self.events:
+            self.events.pop()()
+        return self.lock.__enter__()
+
+    def __exit__(self, *error):
+        return self.lock.__exit__(*error)
+
+
+def test_a_row_read_before_a_refresh_is_not_kept_behind_it():
+    """The look-up had the memtable of before, and that its tables: so the old row was kept."""
+    files = MemoryFileSystem()
+    with kvstore.open("s", file_system=files) as db:
+        db.put(b"k", b"old")
+        db.checkpoint()
+        with kvstore.open("s", "r", file_system=files) as reader:
+            db.put(b"k", b"new")
+            db.checkpoint()
+            state = reader._engine.memtable.state
+            (look_up,) = state.look_ups
+
+            def look_up_and_refresh(key, crc):
+                found = look_up(key, crc)
+                reader.refresh()
+                return found
+
+            state.look_ups = (look_up_and_refresh,)
+            assert reader.get(b"k") == b"old"
+            assert reader.get(b"k") == reader.get(b"k") == b"new"
+
+
+@pytest.mark.parametrize("key", [memoryview(bytearray(b"k")), memoryview(b"kkkk").cast("i")])
+def test_a_buffer_that_has_no_hash_is_a_key(key):
+    """It was a ValueError of the dict's."""
+    with kvstore.open("s", file_system=MemoryFileSystem()) as db:
+        db.put(key, b"v")
+        assert db.get(key) == b"v"
+
+
+def test_a_put_to_a_closed_reader_says_that_it_is_closed():
+    """It said that the store was open for reading."""
+    files = MemoryFileSystem()
+    kvstore.open("s", file_system=files).close()
+    reader = kvstore.open("s", "r", file_system=files)
+    with pytest.raises(kvstore.ReadOnlyError):
+        reader.put(b"k", b"v")
+    reader.close()
+    with pytest.raises(kvstore.StoreClosedError):
+        reader.put(b"k", b"v")

@@ -52,7 +52,9 @@ class TestBlocks:
             read = fmt.decode_record(some, lambda n, at=at: block[at : at + n], 100)
             assert read == (key, value)
 
-    @pytest.mark.parametrize("data", [b"\xc0abcd", b"\xc4\x01k\xc1" + bytes(20)])
+    @pytest.mark.parametrize(
+        "data", [b"\xc0abcd", b"\xc4\x01k\xc1" + bytes(20), b"\xc4\x01k\xd8\x81" + bytes(20)]
+    )
     def test_no_record(self, data):
         with pytest.raises(DamageError) as caught:
             fmt.decode_record(data, lambda n: data[:n], 100)
