@@ -97,7 +97,6 @@ _FIXEXT16: Final = 0xD8
 _MOST_EXT_CODE: Final = 0x7F
 _MOST_HEAD: Final = 18
 """A value with so many bytes behind its key can be told, if it is not bin."""
-BIN8_HEADS: Final = [bytes((BIN8, length)) for length in range(256)]
 _NONE_BYTES: Final = 1
 _REFERENCE_BYTES: Final = 2 + BLOB_REFERENCE.size
 
@@ -354,14 +353,6 @@ def encoded_bytes(stored: Stored) -> int:
         return _REFERENCE_BYTES
     length = len(stored)
     return length + (2 if length < 1 << 8 else 3 if length < 1 << 16 else 5)
-
-
-def encoded_key(key: bytes) -> bytes:
-    """A key as a block has it."""
-    if len(key) < len(BIN8_HEADS):
-        return BIN8_HEADS[len(key)] + key
-    packed: bytes = msgpack.packb(key)
-    return packed
 
 
 def encode_block(
